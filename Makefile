@@ -1,0 +1,50 @@
+# Everything happens in .venv; nothing outside this folder is changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export COMDEFEND_SHARED ?= ../shared
+# Named data sets are read from the shared folder where there is one, and from the hub otherwise.
+export COMDEFEND_DATA ?= $(wildcard $(abspath $(COMDEFEND_SHARED))/datasets)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format install results clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: $(VENV)/installed  ## install and run the main job: attack, purify, table and picture
+	$(BIN)/comdefend demo
+
+test: $(VENV)/installed-dev lint  ## install, check style and types, run the tests
+	$(BIN)/pytest
+
+lint: $(VENV)/installed-dev  ## style and types only
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev  ## mend what the style checker can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+install: $(VENV)/installed-dev  ## install for development, nothing else
+
+results: $(VENV)/installed-dev  ## measure again what the documentation quotes, and write its tables
+	$(BIN)/python benchmarks/measure.py
+	$(BIN)/python docs/tables.py
+
+clean:  ## remove the environment and everything generated
+	rm -rf $(VENV) build dist site comdefend-demo .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch's CPU build comes first: asked for by another package, pip would fetch the CUDA one.
+$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[evaluate]'
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,7 @@
+"""`python -m comdefend`."""
+
+import sys
+
+from comdefend.cli import main
+
+sys.exit(main())

@@ -1,0 +1,144 @@
+"""BIM and PGD: many small steps along the sign of the gradient, each projected back to the budget."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from comdefend.attacks.base import Attack, foolbox_model, search_smallest
+
+DEFAULT_BUDGET = 0.3
+"""What an iterative attack without a budget gets, as in Foolbox 1.x."""
+
+
+@dataclass(frozen=True)
+class BIM(Attack):
+    """The basic iterative method, or IFGSM (Kurakin et al., 2017), from the image itself.
+
+    `step` is a fraction of epsilon; ten steps of a fifth reach any corner of the budget twice.
+    """
+
+    name = "bim"
+    norm = "linf"
+    protocol = "fixed"
+
+    steps: int = 10
+    step: float = 0.2
+
+    def run(self, model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | None) -> Tensor:
+        return many_steps(
+            model, images, labels, DEFAULT_BUDGET if epsilon is None else epsilon,
+            steps=self.steps, step=self.step, random_start=False,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PGD(Attack):
+    """Projected gradient descent (Madry et al., 2018): BIM from a random point of the budget.
+
+    With `restarts` above 1, the first restart that fools the model counts. Random numbers are
+    those of torch's global generator.
+    """
+
+    name = "pgd"
+    norm = "linf"
+    protocol = "fixed"
+
+    steps: int = 20
+    step: float = 0.125
+    restarts: int = 1
+
+    def run(self, model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | None) -> Tensor:
+        budget = DEFAULT_BUDGET if epsilon is None else epsilon
+
+        def attempt(some_images: Tensor, some_labels: Tensor) -> Tensor:
+            return many_steps(
+                model, some_images, some_labels, budget,
+                steps=self.steps, step=self.step, random_start=True,
+            )  # fmt: skip
+
+        result = attempt(images, labels)
+        if self.restarts > 1:
+            better = search_smallest(
+                lambda rows, _: attempt(images[rows], labels[rows]),
+                model, images, labels, [budget] * (self.restarts - 1),
+            )  # fmt: skip
+            found = (better != images).flatten(1).any(1)
+            result[found] = better[found]
+        return result
+
+
+@dataclass(frozen=True)
+class MinimalBIM(Attack):
+    """BIM at rising budgets; the first that fools the model counts."""
+
+    name = "bim"
+    norm = "linf"
+    protocol = "minimal"
+
+    steps: int = 10
+    step: float = 0.2
+    budgets: int = 12
+
+    def run(self, model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | None) -> Tensor:
+        return _rising(self.budgets, self.steps, self.step, False, model, images, labels, epsilon)
+
+
+@dataclass(frozen=True)
+class MinimalPGD(Attack):
+    """PGD at rising budgets; the first that fools the model counts."""
+
+    name = "pgd"
+    norm = "linf"
+    protocol = "minimal"
+
+    steps: int = 20
+    step: float = 0.125
+    budgets: int = 12
+
+    def run(self, model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | None) -> Tensor:
+        return _rising(self.budgets, self.steps, self.step, True, model, images, labels, epsilon)
+
+
+def many_steps(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    epsilon: float,
+    *,
+    steps: int,
+    step: float,
+    random_start: bool,
+) -> Tensor:
+    wrapped = foolbox_model(model, images)
+    from foolbox.attacks import LinfBasicIterativeAttack
+    from foolbox.criteria import Misclassification
+
+    attack = LinfBasicIterativeAttack(rel_stepsize=step, steps=steps, random_start=random_start)
+    attacked: Tensor = attack.run(wrapped, images, Misclassification(labels), epsilon=epsilon)
+    return attacked
+
+
+def _rising(
+    count: int,
+    steps: int,
+    step: float,
+    random_start: bool,
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    epsilon: float | None,
+) -> Tensor:
+    def attempt(rows: Tensor, budget: float) -> Tensor:
+        return many_steps(
+            model, images[rows], labels[rows], budget,
+            steps=steps, step=step, random_start=random_start,
+        )  # fmt: skip
+
+    most = DEFAULT_BUDGET if epsilon is None else epsilon
+    return search_smallest(attempt, model, images, labels, rising_budgets(most, count))
+
+
+def rising_budgets(most: float, count: int) -> Sequence[float]:
+    """`count` budgets up to `most`, evenly spaced: an image stops at most one space too late."""
+    return [most * k / count for k in range(1, count + 1)]

@@ -1,0 +1,82 @@
+"""Classifiers: images in [0, 1], N x C x H x W, to logits N x K; normalisation lives inside."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import nn
+
+from comdefend import zoo
+from comdefend.classifiers.resnet import (
+    BasicBlock,
+    Bottleneck,
+    ResNet,
+    ResNet9,
+    initialise_classifier,
+)
+from comdefend.errors import RequestError
+from comdefend.factory import is_factory, load_factory
+
+__all__ = ["ARCHITECTURES", "build_classifier", "check_classifier", "load_classifier"]
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "resnet9": ResNet9,
+    "resnet20": partial(ResNet, BasicBlock, blocks=(3, 3, 3), widths=(16, 32, 64)),
+    "resnet18": partial(ResNet, BasicBlock, blocks=(2, 2, 2, 2), widths=(64, 128, 256, 512)),
+    "resnet50": partial(ResNet, Bottleneck, blocks=(3, 4, 6, 3), widths=(64, 128, 256, 512)),
+}
+"""Networks that recipes can train, by name; `resnet50` is the paper's."""
+
+
+def build_classifier(architecture: str, *, channels: int, classes: int, seed: int = 0) -> nn.Module:
+    """A fresh classifier of a named architecture for images of `channels` channels."""
+    if architecture not in ARCHITECTURES:
+        raise RequestError(f"there is no architecture {architecture!r}; known: {', '.join(ARCHITECTURES)}")
+    network = ARCHITECTURES[architecture](channels=channels, classes=classes)
+    initialise_classifier(network, seed=seed)
+    return network
+
+
+def load_classifier(reference: str) -> nn.Module:
+    """A trained classifier by reference, in evaluation mode: a zoo name, a path of safetensors
+    weights, or `PATH.py:FACTORY`.
+
+    Raises `RequestError` where the reference leads nowhere or to something that is no classifier.
+    """
+    if is_factory(reference):
+        return load_factory(reference).eval()
+    known, tensors = zoo.read(reference, kind="classifier")
+    network = build_classifier(**known.architecture)
+    return zoo.fill(network, tensors, name=reference)
+
+
+def check_classifier(classifier: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, name: str) -> int:
+    """Try a classifier on a few images before any work; the number of its classes.
+
+    Raises `RequestError` where it does not take these images, gives no logits N x K, gives
+    probabilities, or knows fewer classes than the labels name.
+    """
+    shape = "x".join(str(side) for side in images.shape[1:])
+    try:
+        with torch.no_grad():
+            logits = classifier(images)
+    except RuntimeError as error:
+        raise RequestError(
+            f"classifier {name!r} does not take images of {shape}: {str(error).splitlines()[0]}"
+        ) from error
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(images):
+        what = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise RequestError(f"classifier {name!r} returned {what}; logits N x K are needed")
+    if not torch.isfinite(logits).all():
+        raise RequestError(f"classifier {name!r} returned NaN or infinite logits")
+    sums = logits.sum(1)
+    if bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+        raise RequestError(
+            f"classifier {name!r} returns probabilities; logits (before the softmax) are needed"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= logits.shape[1]:
+        raise RequestError(
+            f"classifier {name!r} knows {logits.shape[1]} classes, but the labels run from {low} to {high}"
+        )
+    return int(logits.shape[1])

@@ -1,0 +1,326 @@
+"""The command line: one typed function for each command, none with logic of its own.
+
+Exit codes: 0 done, 1 the work failed (or part of it), 2 the request was wrong. With --json a command
+puts one JSON document on standard output; everything else goes to standard error.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+import comdefend
+from comdefend.errors import RequestError, WorkError
+
+app = typer.Typer(
+    name="comdefend",
+    help="Purify images of adversarial perturbations before a classifier sees them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+screen = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("comdefend-demo"),
+    limit: Annotated[int, typer.Option(min=1, help="How many sample images.")] = 100,
+    json_: Json = False,
+) -> None:
+    """Attack sample images, purify them, and show what that is worth: a table and a picture."""
+    from comdefend.demo import CAPTION, run_demo
+
+    with _bar("demo", json_) as progress:
+        report, paths = run_demo(output, limit=limit, progress=progress)
+    _show_report(report, paths, json_)
+    if not json_:
+        print(f"Picture: {paths['grid']}")
+        print(CAPTION)
+
+
+@app.command()
+def purify(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Files, folders, or - for standard input.")
+    ],
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="A file, a folder, or - for standard output.")
+    ],
+    purifier: Annotated[str, typer.Option(help="Purifier by reference.")] = "comdefend",
+    format: Annotated[str | None, typer.Option(help="png, webp, tiff, bmp (without loss) or jpg.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip inputs whose output exists.")] = False,
+    dtype: Annotated[
+        str, typer.Option(help="float32, or bfloat16: twice as fast where supported.")
+    ] = "float32",
+    device: Device = "cpu",
+    json_: Json = False,
+) -> None:
+    """Purify image files of any size: PNG, JPEG, WebP, TIFF, BMP.
+
+    The EXIF orientation is applied, alpha and colour profile are kept, other metadata is dropped.
+    """
+    from comdefend.image import LOSSY
+    from comdefend.purifiers import files, load_purifier
+
+    if json_ and output == files.STREAM:
+        raise RequestError("--json and --output - would both write to standard output")
+    jobs = files.plan(inputs, output, format=format)
+    if any(job.format in LOSSY for job in jobs):
+        screen.print("JPEG loses detail, and is a defence of its own: the result is both together.")
+    module = load_purifier(_with_dtype(purifier, dtype)).to(device)
+    with _bar("purifying", json_) as progress:
+        outcome = files.run(
+            jobs,
+            module,
+            overwrite=overwrite,
+            skip_existing=resume,
+            progress=lambda done: progress(done, len(jobs), ""),
+        )
+    for source, reason in outcome.failures:
+        screen.print(f"{source}: {reason}", style="red", highlight=False, markup=False, soft_wrap=True)
+    if json_:
+        print(json.dumps(asdict(outcome)))
+    else:
+        screen.print(f"{outcome.written} purified, {outcome.skipped} skipped, {len(outcome.failures)} failed")
+    if outcome.failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name or the path of a .yaml file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the run (runs/RECIPE).")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    devices: Annotated[int | None, typer.Option(help="How many GPUs.")] = None,
+    json_: Json = False,
+) -> None:
+    """Train a purifier or a classifier by recipe, e.g.  comdefend train cifar10 purifier.bits=8"""
+    from comdefend.training import load_recipe, start
+
+    plan = load_recipe(recipe, overrides)
+    folder = output or Path("runs") / plan.name
+    known = start(plan, output=folder, resume=resume, device=device, devices=devices)
+    if json_:
+        print(json.dumps(asdict(known) if known else None))
+    elif known:
+        print(f"{folder / 'weights.safetensors'}: {known.scores}")
+
+
+@app.command()
+def evaluate(
+    classifier: Annotated[str, typer.Option(help="Zoo name, weights file, or PATH.py:FACTORY.")],
+    data: Annotated[str, typer.Option(help="cifar10, fashion-mnist, mnist, a path, hf:..., sample:...")],
+    defences: Annotated[list[str] | None, typer.Option(help="Purifiers by reference; repeatable.")] = None,
+    attacks: Annotated[
+        str, typer.Option(help="Comma-separated; none: clean accuracy and PSNR only.")
+    ] = "fgsm,bim",
+    epsilons: Annotated[str, typer.Option(help="Budgets in units of 1/255, comma-separated.")] = "2,8,16",
+    protocol: Annotated[str, typer.Option(help="fixed, minimal or both.")] = "fixed,minimal",
+    knowledge: Annotated[str, typer.Option(help="What the attacker knows: gray-box.")] = "gray-box",
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only so many images.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 100,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    dtype: Annotated[
+        str, typer.Option(help="What the purifiers compute in: float32 or bfloat16.")
+    ] = "float32",
+    output: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("comdefend-report"),
+    json_: Json = False,
+) -> None:
+    """Accuracy of a classifier behind purifiers, clean and attacked, with a report to look at."""
+    from comdefend.evaluation import evaluate as run_evaluation
+    from comdefend.evaluation.report import write_report
+
+    if knowledge != "gray-box":
+        raise RequestError(f"knowledge is {knowledge!r}; this version knows gray-box only")
+    references = {r: _with_dtype(r, dtype) for r in defences or ["comdefend"]}
+    with _bar("evaluating", json_) as progress:
+        report = run_evaluation(
+            classifier,
+            references,
+            data=data,
+            attacks=_list(attacks),
+            epsilons=[_epsilon(text) for text in _list(epsilons)],
+            protocols=_list(protocol),  # type: ignore[arg-type]
+            limit=limit,
+            batch=batch,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
+    _show_report(report, write_report(report, output), json_)
+
+
+@app.command()
+def models(json_: Json = False) -> None:
+    """What the zoo holds: shipped weights and how good they are."""
+    from rich.table import Table
+
+    from comdefend import zoo
+
+    known = [zoo.facts(name) for name in zoo.names()]
+    if json_:
+        print(json.dumps([asdict(facts) for facts in known]))
+        return
+    table = Table()
+    for heading in ("name", "kind", "data", "scores", "made by"):
+        table.add_column(heading)
+    for facts in known:
+        scores = ", ".join(f"{key} {value:g}" for key, value in facts.scores.items())
+        table.add_row(facts.name, facts.kind, facts.data, scores, facts.made)
+    Console().print(table)
+
+
+@app.command()
+def convert(
+    encoder: Annotated[Path, typer.Argument(metavar="ENC.npy", help="The authors' encoder weights.")],
+    decoder: Annotated[Path, typer.Argument(metavar="DEC.npy", help="The authors' decoder weights.")],
+    output: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    json_: Json = False,
+) -> None:
+    """Convert the authors' released weights to safetensors. Anything but arrays in them is refused."""
+    from comdefend import zoo
+    from comdefend.released import convert_released
+
+    if output.suffix != ".safetensors":
+        raise RequestError(f"output {str(output)!r} must end in .safetensors")
+    model = convert_released(encoder, decoder)
+    facts = zoo.write(
+        model,
+        zoo.Facts(
+            name=output.stem,
+            kind="purifier",
+            architecture=model.config.to_dict(),
+            data="unknown",
+            made=f"converted from {encoder.name} and {decoder.name}",
+            licence="none stated by the authors",
+        ),
+        output,
+        half=False,
+    )
+    print(json.dumps(asdict(facts)) if json_ else f"{output}: {model.config}")
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Processor threads to use.")] = None,
+) -> None:
+    if version:
+        print(comdefend.__version__)
+        raise typer.Exit
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code; errors that a user can act on become one line."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("comdefend").setLevel(logging.INFO)
+    try:
+        code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except typer.Exit as end:
+        return end.exit_code
+    except RequestError as error:
+        return _fail(error, 2)
+    except WorkError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 1)
+    except BrokenPipeError:
+        # The reader went away; nothing may be written to it on the way out either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        # typer's own errors, without importing click, which typer may carry inside itself
+        show = getattr(error, "format_message", None)
+        if show is None:
+            raise
+        return _fail(show(), 2)
+
+
+def _fail(message: object, code: int) -> int:
+    screen.print(f"comdefend: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    return code
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _epsilon(text: str) -> float:
+    try:
+        return float(text) / 255
+    except ValueError as error:
+        raise RequestError(f"epsilon {text!r} is no number (units of 1/255, such as 8)") from error
+
+
+def _with_dtype(reference: str, dtype: str) -> str:
+    """The reference with `dtype` for those of its parts that compute with networks of ours."""
+    if dtype == "float32" or reference.partition(":")[0] != "comdefend":
+        return reference
+    return f"{reference}{',' if ':' in reference else ':'}dtype={dtype}"
+
+
+@contextmanager
+def _bar(what: str, quiet: bool) -> Iterator[Any]:
+    """A progress bar with rate and estimate on standard error; a function (done, total, text) moves it."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=screen,
+        transient=True,
+        disable=quiet,
+    ) as progress:
+        task = progress.add_task(what, total=None)
+
+        def move(done: int, total: int, text: str) -> None:
+            progress.update(task, completed=done, total=total, description=f"{what} {text}".strip())
+
+        yield move
+
+
+def _show_report(report: Any, paths: dict[str, Path], as_json: bool) -> None:
+    from comdefend.evaluation.tables import caption, terminal_table
+
+    if as_json:
+        print(json.dumps([asdict(result) for result in report.results]))
+        return
+    console = Console()
+    console.print(terminal_table(report.results))
+    for line in (*caption(report.results), *report.notes):
+        console.print(line, style="dim", highlight=False, markup=False)
+    print(f"Report: {paths['page']}")

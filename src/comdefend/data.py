@@ -1,0 +1,255 @@
+"""Labelled images by reference: a named set, a folder, a Parquet file, a hub name, a shipped sample.
+
+Everything is read through Hugging Face `datasets`, so whatever it can open, comdefend can.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from comdefend.errors import MissingExtraError, RequestError
+
+if TYPE_CHECKING:
+    import datasets
+
+DATA_VARIABLE = "COMDEFEND_DATA"
+"""Environment variable: the folder in which named data sets are looked for before the hub."""
+
+
+@dataclass(frozen=True)
+class NamedSet:
+    """A data set that has a name of its own: its folder under $COMDEFEND_DATA and its place on the hub."""
+
+    folder: str
+    hub: str
+
+
+NAMED = {
+    "cifar10": NamedSet(folder="cifar10", hub="uoft-cs/cifar10"),
+    "fashion-mnist": NamedSet(folder="fashion_mnist", hub="zalando-datasets/fashion_mnist"),
+    "mnist": NamedSet(folder="mnist", hub="ylecun/mnist"),
+}
+
+SAMPLES = ("cifar10", "fashion-mnist")
+"""Data sets of which the first 1,000 test images ship with the package, as `sample:NAME`."""
+
+_IMAGE_COLUMNS = ("image", "img")
+_LABEL_COLUMNS = ("label", "labels", "fine_label")
+
+
+class ImageSet:
+    """Images of one split of a data set, with labels where it has them; decoded when asked for.
+
+    `channels` is 1 where the images are grey and 3 otherwise. `classes` are the names of the labels,
+    empty where the data set does not tell.
+    """
+
+    def __init__(self, rows: "datasets.Dataset", *, name: str, split: str) -> None:
+        if len(rows) == 0:
+            raise RequestError(f"data {name!r}: the split {split!r} holds no images")
+        self.name = name
+        self.split = split
+        self._rows = rows
+        self._image_column = _find_column(rows, _IMAGE_COLUMNS, name)
+        labels = [c for c in _LABEL_COLUMNS if c in rows.column_names]
+        self._label_column = labels[0] if labels else None
+        self.channels = 1 if _is_grey(self._pil(0)) else 3
+        self.classes = _class_names(rows, self._label_column)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def has_labels(self) -> bool:
+        return self._label_column is not None
+
+    def _pil(self, index: int) -> Image.Image:
+        try:
+            image = self._rows[index][self._image_column]
+        except Exception as error:
+            raise RequestError(f"data {self.name!r}: image {index} cannot be read: {error}") from error
+        if not isinstance(image, Image.Image):
+            raise RequestError(
+                f"data {self.name!r}: column {self._image_column!r} holds {type(image).__name__}, not images"
+            )
+        return image
+
+    def array(self, index: int, *, channels: int | None = None) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Image `index` as uint8, H x W x channels."""
+        mode = "L" if (channels or self.channels) == 1 else "RGB"
+        pixels = np.asarray(self._pil(index).convert(mode), dtype=np.uint8)
+        return pixels[:, :, None] if mode == "L" else pixels
+
+    def pixels(self, indices: Sequence[int] | None = None, *, channels: int | None = None) -> Tensor:
+        """Images as one uint8 tensor N x C x H x W (all of them by default).
+
+        Raises `RequestError` where they are not all of one size.
+        """
+        chosen = range(len(self)) if indices is None else indices
+        arrays = [self.array(i, channels=channels) for i in chosen]
+        sizes = {a.shape[:2] for a in arrays}
+        if len(sizes) > 1:
+            raise RequestError(
+                f"data {self.name!r}: images of different sizes "
+                f"({', '.join(f'{w}x{h}' for h, w in sorted(sizes)[:3])}, ...) "
+                "cannot form one batch; all must have one size here"
+            )
+        return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+
+    def images(self, indices: Sequence[int] | None = None, *, channels: int | None = None) -> Tensor:
+        """Images as float32 in [0, 1], N x C x H x W."""
+        return self.pixels(indices, channels=channels).float() / 255
+
+    def labels(self, indices: Sequence[int] | None = None) -> Tensor:
+        """Labels as int64, N. Raises `RequestError` where the data set has none."""
+        if self._label_column is None:
+            raise RequestError(
+                f"data {self.name!r} has no labels (columns: {', '.join(self._rows.column_names)}; "
+                f"looked for {', '.join(_LABEL_COLUMNS)})"
+            )
+        labels = torch.as_tensor(list(self._rows[self._label_column]), dtype=torch.int64)
+        return labels if indices is None else labels[torch.as_tensor(list(indices))]
+
+    def pick(self, limit: int | None, *, seed: int) -> list[int]:
+        """`limit` indices drawn without replacement, in order; all of them without a limit."""
+        if limit is None or limit >= len(self):
+            return list(range(len(self)))
+        generator = torch.Generator().manual_seed(seed)
+        return sorted(torch.randperm(len(self), generator=generator)[:limit].tolist())
+
+
+def load_data(reference: str, *, split: str = "test") -> ImageSet:
+    """Open a data set by reference (see the module's list of kinds); `split` is "train" or "test".
+
+    A named set is looked for in $COMDEFEND_DATA, then on the hub. A folder or file with a single
+    split serves it whatever `split` says; a validation split serves as "test".
+
+    Raises `RequestError` for an unknown name, a missing path, or data without images.
+    """
+    kind, _, rest = reference.partition(":")
+    if kind == "sample":
+        return _open(str(_sample_path(rest)), split="test", name=reference, whole=True)
+    if kind == "hf" and rest:
+        return _open_hub(rest, split=split, name=reference)
+    if reference in NAMED:
+        return _load_named(reference, split=split)
+    if Path(reference).exists():
+        return _open(reference, split=split, name=reference)
+    raise RequestError(
+        f"data {reference!r} is neither a file or folder nor a known name{_suggest(reference)}"
+    )
+
+
+def _sample_path(name: str) -> Path:
+    if name not in SAMPLES:
+        raise RequestError(f"there is no sample {name!r}; these ship: {', '.join(SAMPLES)}")
+    return Path(str(resources.files("comdefend") / "samples" / f"{name}.parquet"))
+
+
+def _load_named(name: str, *, split: str) -> ImageSet:
+    root = os.environ.get(DATA_VARIABLE)
+    if root:
+        for folder in (NAMED[name].folder, name):
+            if (Path(root) / folder).is_dir():
+                return _open(str(Path(root) / folder), split=split, name=name)
+    try:
+        return _open_hub(NAMED[name].hub, split=split, name=name)
+    except RequestError as error:
+        raise RequestError(
+            f"data {name!r} was not found: no folder {NAMED[name].folder!r} in ${DATA_VARIABLE}"
+            f"{f' ({root})' if root else ', which is not set'}, and the hub did not answer. "
+            f"Set ${DATA_VARIABLE} to a folder that holds it, or use sample:NAME"
+        ) from error
+
+
+def _open(path: str, *, split: str, name: str, whole: bool = False) -> ImageSet:
+    found = Path(path)
+    try:
+        if found.is_file():
+            if found.suffix != ".parquet":
+                raise RequestError(f"data {path!r}: a file must be Parquet (*.parquet)")
+            splits = _datasets().load_dataset("parquet", data_files={"test": str(found)})
+            whole = True
+        elif any(found.glob("*.parquet")) or any(found.glob("*/*.parquet")):
+            splits = _datasets().load_dataset(str(found))
+        else:
+            splits = _datasets().load_dataset("imagefolder", data_dir=str(found))
+    except RequestError:
+        raise
+    except Exception as error:
+        raise RequestError(
+            f"data {path!r} cannot be read as Parquet or as a folder of images: {str(error).splitlines()[0]}"
+        ) from error
+    return ImageSet(_choose(splits, split, name, whole=whole), name=name, split=split)
+
+
+def _open_hub(repository: str, *, split: str, name: str) -> ImageSet:
+    if Path(repository).exists():
+        return _open(repository, split=split, name=name)
+    try:
+        splits = _datasets().load_dataset(repository)
+    except MissingExtraError:
+        raise
+    except Exception as error:
+        raise RequestError(
+            f"data {name!r}: the hub has no data set {repository!r}, or it cannot be reached: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    return ImageSet(_choose(splits, split, name, whole=False), name=name, split=split)
+
+
+def _choose(splits: Any, wanted: str, name: str, *, whole: bool) -> "datasets.Dataset":
+    names = list(splits)
+    if whole or len(names) == 1:
+        return splits[names[0]]
+    for candidate in (wanted, *({"test": ("validation", "valid", "val")}.get(wanted, ()))):
+        if candidate in names:
+            return splits[candidate]
+    raise RequestError(f"data {name!r} has no split {wanted!r}; it has {', '.join(names)}")
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtraError("reading data sets", extra="data", package="datasets") from error
+    # Its own messages (bars, retries) would stand between the user and ours.
+    datasets.disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
+    return datasets
+
+
+def _find_column(rows: "datasets.Dataset", candidates: Sequence[str], name: str) -> str:
+    for column in candidates:
+        if column in rows.column_names:
+            return column
+    raise RequestError(
+        f"data {name!r} has no column of images: it has {', '.join(rows.column_names) or 'none'}, "
+        f"and one of {', '.join(candidates)} is needed"
+    )
+
+
+def _is_grey(image: Image.Image) -> bool:
+    return image.mode in ("1", "L", "LA", "I", "I;16", "F")
+
+
+def _class_names(rows: "datasets.Dataset", column: str | None) -> tuple[str, ...]:
+    if column is None:
+        return ()
+    return tuple(getattr(rows.features[column], "names", None) or ())
+
+
+def _suggest(name: str) -> str:
+    known = [*NAMED, *(f"sample:{s}" for s in SAMPLES)]
+    near = get_close_matches(name, known, n=3)
+    return f"; did you mean {' or '.join(near)}?" if near else f" ({', '.join(known)})"

@@ -1,0 +1,147 @@
+"""Results to look at: accuracy against epsilon, and grids of what attack and defence did to images."""
+
+import base64
+from collections.abc import Sequence
+from io import BytesIO
+from textwrap import fill
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from comdefend.errors import MissingExtraError
+from comdefend.evaluation.evaluate import Example
+from comdefend.evaluation.results import Result
+from comdefend.evaluation.tables import defences, label
+from comdefend.image import code_picture, to_bytes
+
+_COLOURS = ("#8a8a8a", "#1769aa", "#c8501e", "#2e8540", "#7b3fa0", "#b0892b")
+
+
+def accuracy_plot(results: Sequence[Result]) -> Any:
+    """One panel for each protocol and attack: accuracy of each defence against epsilon, with intervals."""
+    plt = _pyplot()
+    panels: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        if result.protocol is not None:
+            panels.setdefault((result.protocol, result.attack), []).append(result)
+    clean = {r.defence: r for r in results if r.protocol is None}
+    columns = max(1, min(4, len(panels)))
+    lines = max(1, -(-len(panels) // columns))
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(3.2 * columns, 2.9 * lines), squeeze=False, sharey=True, layout="constrained"
+    )
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    names = defences(results)
+    for axis, ((protocol, attack), cells) in zip(axes.flat, panels.items(), strict=False):
+        for colour, name in zip(_COLOURS, names, strict=False):
+            points = [r for r in cells if r.defence == name]
+            if name in clean:
+                points = [clean[name], *points]
+            xs = [_position(r, k) for k, r in enumerate(points)]
+            axis.errorbar(
+                xs,
+                [100 * r.accuracy for r in points],
+                yerr=[
+                    [100 * (r.accuracy - r.interval[0]) for r in points],
+                    [100 * (r.interval[1] - r.accuracy) for r in points],
+                ],
+                color=colour, marker="o", markersize=4, capsize=2, linewidth=1.4,
+                label=label(name),
+            )  # fmt: skip
+        unlimited = any(r.threat_model and r.threat_model.epsilon is None for r in cells)
+        axis.set_title(f"{attack}, {protocol}", fontsize=10)
+        axis.set_xlabel("clean, attacked (no budget)" if unlimited else "epsilon x 255", fontsize=9)
+        if unlimited:
+            axis.set_xticks([0, 1], ["clean", "attacked"])
+        axis.set_ylim(-3, 103)
+        axis.grid(alpha=0.25)
+    axes[0][0].set_ylabel("accuracy in %, gray-box", fontsize=9)
+    if panels:
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    return figure
+
+
+def example_plot(example: Example, classes: Sequence[str]) -> Any:
+    """Clean image, attacked image, magnified difference, code, and purified image, with predictions.
+
+    A name in green is right, in red wrong.
+    """
+    plt = _pyplot()
+    magnified, factor = _magnify(example.adversarial - example.clean)
+    rows: list[tuple[str, Tensor, Tensor | None]] = [
+        ("clean", example.clean, example.clean_predictions),
+        ("attacked", example.adversarial, example.predictions["none"]),
+        (f"difference x {factor}", magnified, None),
+    ]
+    for name, purified in example.purified.items():
+        if name == "none":
+            continue
+        if name in example.codes:
+            rows.append((f"code of {label(name)}", code_picture(example.codes[name]), None))
+        rows.append((f"purified by {label(name)}", purified, example.predictions[name]))
+    count = len(example.clean)
+    figure, axes = plt.subplots(
+        len(rows),
+        count,
+        figsize=(1.1 * count + 1.5, 1.28 * len(rows) + 0.3),
+        squeeze=False,
+        layout="constrained",
+    )
+    for line, (title, images, predictions) in zip(axes, rows, strict=True):
+        line[0].set_ylabel(fill(title, 18), rotation=0, ha="right", va="center", fontsize=9)
+        for column, axis in enumerate(line):
+            pixels = to_bytes(images[column]).permute(1, 2, 0).numpy()
+            axis.imshow(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            for side in axis.spines.values():
+                side.set_visible(False)
+            if predictions is not None:
+                predicted = int(predictions[column])
+                right = predicted == int(example.labels[column])
+                axis.set_title(
+                    classes[predicted] if predicted < len(classes) else str(predicted),
+                    fontsize=8, pad=2, color="#2e8540" if right else "#b3261e",
+                )  # fmt: skip
+    figure.suptitle(example.title, fontsize=10)
+    return figure
+
+
+def as_png(figure: Any, *, dots: int = 110) -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=dots)
+    _pyplot().close(figure)
+    return buffer.getvalue()
+
+
+def as_data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _position(result: Result, index: int) -> float:
+    if result.threat_model is None:
+        return 0.0
+    if result.threat_model.epsilon is None:
+        return float(index)
+    return result.threat_model.epsilon * 255
+
+
+def _magnify(difference: Tensor) -> tuple[Tensor, int]:
+    """The difference around grey, times the largest whole number that keeps most of it in range."""
+    largest = float(torch.quantile(difference.abs().flatten()[:1_000_000], 0.99).clamp_min(1e-4))
+    factor = max(1, int(0.5 / largest))
+    return (0.5 + factor * difference).clamp(0, 1), factor
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise MissingExtraError("plots", extra="evaluate", package="matplotlib") from error
+    matplotlib.use("Agg")
+    import matplotlib.pyplot
+
+    return matplotlib.pyplot

@@ -1,0 +1,203 @@
+"""ComDefend on one page: the two networks, the binary code between them, and the loss.
+
+Jia, Wei, Cao, Foroosh: "ComDefend: An Efficient Image Compression Model to Defend Adversarial
+Examples", CVPR 2019. Table, equation and section numbers below are the paper's.
+
+        image                     logits                  code                     image
+    N x 3 x H x W  --ComCNN-->  N x 12 x H x W  --(>0)-->  {0, 1}  --RecCNN-->  N x 3 x H x W
+                                      |                      ^
+                       training:      +---- minus noise, sigmoid
+
+No layer has a stride, so any H and W pass, and a pixel of the output depends on the input pixels
+at most `ComDefendConfig.reach` (18) rows and columns away.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+COM_WIDTHS = (16, 32, 64, 128, 256, 128, 64, 32)
+"""Hidden channels of ComCNN (Table 1, where "356" is a misprint for 256)."""
+
+REC_WIDTHS = (32, 64, 128, 256, 128, 64, 32, 16)
+"""Hidden channels of RecCNN (Table 2)."""
+
+
+@dataclass(frozen=True)
+class ComDefendConfig:
+    """What has to be known to build the networks and to train them.
+
+    `image_channels`: 3 (RGB) or 1 (grey). `bits`: length of the code of one pixel (the paper: 12 for
+    colour, 8 to 16 in Table 3; the released Fashion-MNIST weights use 4). `phi`: standard deviation
+    of the noise on the logits in training (section 3.3). `lam`: lambda, the price of a one in the
+    code (Eq. 3). `com_widths`, `rec_widths`: hidden channels, where they are not the paper's (the
+    released Fashion-MNIST networks are a little wider).
+    """
+
+    image_channels: int = 3
+    bits: int = 12
+    phi: float = 20.0
+    lam: float = 1e-4
+    com_widths: tuple[int, ...] = COM_WIDTHS
+    rec_widths: tuple[int, ...] = REC_WIDTHS
+
+    def __post_init__(self) -> None:
+        # Read back from JSON they are lists.
+        object.__setattr__(self, "com_widths", tuple(self.com_widths))
+        object.__setattr__(self, "rec_widths", tuple(self.rec_widths))
+        if self.image_channels not in (1, 3):
+            raise ValueError(f"image_channels is {self.image_channels}; it must be 1 or 3")
+        if not 1 <= self.bits <= 32:
+            raise ValueError(f"bits is {self.bits}; it must lie between 1 and 32")
+        if self.phi < 0 or self.lam < 0:
+            raise ValueError(f"phi ({self.phi}) and lam ({self.lam}) must not be negative")
+
+    @property
+    def reach(self) -> int:
+        """How many pixels a change can travel through both networks: one for each 3x3 convolution."""
+        return len(self.com_widths) + len(self.rec_widths) + 2
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class ComCNN(nn.Module):
+    """The compressor (Table 1): image in [0, 1] to the logits of its code, N x bits x H x W.
+
+    `gain` multiplies the output. It changes no function that the network can express, only how it
+    is trained: the logits must outgrow noise of size phi, which takes a fresh network, whose outputs
+    are near 1, thousands of steps; with `gain = phi` it starts there. `fold_gain` puts it into the
+    last layer's weights, which is how trained weights are stored.
+    """
+
+    def __init__(self, config: ComDefendConfig, *, gain: float = 1.0) -> None:
+        super().__init__()
+        self.layers = _convolutions((config.image_channels, *config.com_widths, config.bits))
+        self.gain = gain
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.layers(images - 0.5)
+        return logits if self.gain == 1.0 else self.gain * logits
+
+    @torch.no_grad()
+    def fold_gain(self) -> None:
+        last = self.layers[-1]
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
+        last.weight *= self.gain
+        last.bias *= self.gain
+        self.gain = 1.0
+
+
+class RecCNN(nn.Module):
+    """The reconstructor (Table 2, and the released code's final sigmoid): code to image in [0, 1]."""
+
+    def __init__(self, config: ComDefendConfig) -> None:
+        super().__init__()
+        self.layers = _convolutions((config.bits, *config.rec_widths, config.image_channels))
+
+    def forward(self, code: Tensor) -> Tensor:
+        return torch.sigmoid(self.layers(code))
+
+
+class ComDefend(nn.Module):
+    """Both networks and the binary code between them.
+
+    Images are float tensors N x image_channels x H x W in [0, 1], RGB; codes N x bits x H x W.
+    """
+
+    def __init__(self, config: ComDefendConfig | None = None, *, gain: float = 1.0) -> None:
+        super().__init__()
+        self.config = config or ComDefendConfig()
+        self.com = ComCNN(self.config, gain=gain)
+        self.rec = RecCNN(self.config)
+
+    def compress(self, images: Tensor) -> Tensor:
+        """The binary code, as booleans: the sigmoid of the logits cut at 0.5 (section 3.3)."""
+        logits: Tensor = self.com(images)
+        return logits > 0
+
+    def decompress(self, code: Tensor) -> Tensor:
+        """The image that a code (booleans, or numbers in [0, 1]) stands for."""
+        parameter = next(self.rec.parameters())
+        reconstruction: Tensor = self.rec(code.to(parameter.dtype))
+        return reconstruction
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compress and decompress: the purified images. Not differentiable; see `soft`."""
+        return self.decompress(self.compress(images))
+
+    def soft(self, images: Tensor, *, temperature: float = 1.0) -> Tensor:
+        """The round trip with `sigmoid(logits / temperature)` for a code, differentiable.
+
+        At temperature 1 the derivative of the sigmoid is exactly zero in float32 for most of a
+        trained code; an attack needs a temperature near the size of the logits.
+        """
+        return self.decompress(torch.sigmoid(self.com(images) / temperature))
+
+    def noisy_code(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """The code seen in training: `sigmoid(Com(x) - noise)`, noise ~ N(0, phi^2) (section 3.3).
+
+        Only logits far from zero survive the noise, so the code is pushed to be binary.
+        """
+        logits = self.com(images)
+        noise = torch.randn(logits.shape, dtype=logits.dtype, device=logits.device, generator=generator)
+        return torch.sigmoid(logits - self.config.phi * noise)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The two terms of Eq. 3, kept apart so that both can be watched. `total` is what is minimised."""
+
+    reconstruction: Tensor
+    sparsity: Tensor
+    total: Tensor
+
+
+def comdefend_loss(
+    model: ComDefend, images: Tensor, *, generator: torch.Generator | None = None
+) -> tuple[Loss, Tensor]:
+    """Eq. 3 for a batch of clean images, and the reconstruction it was measured on.
+
+    As the authors' released code reads the equation: means instead of sums over the pixels, and the
+    sigmoid's output, not the logits, in the second term, which asks for zeros in the code.
+    """
+    code = model.noisy_code(images, generator=generator)
+    reconstruction = model.decompress(code)
+    error = (reconstruction.float() - images.float()).square().mean()
+    sparsity = code.float().square().mean()
+    total = 0.5 * error + model.config.lam * sparsity
+    return Loss(reconstruction=error, sparsity=sparsity, total=total), reconstruction
+
+
+def initialise(model: ComDefend, *, seed: int) -> None:
+    """He initialisation (section 4.1) of every convolution, biases zero, from `seed`."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network with its kernels laid out for convolutions over N x H x W x C memory, changed in place.
+
+    On processors this is faster, most of all with bfloat16.
+    """
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
+def _convolutions(widths: Sequence[int]) -> nn.Sequential:
+    """3x3 convolutions, stride 1, same size, with an ELU between each two."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Conv2d(inputs, outputs, kernel_size=3, padding=1), nn.ELU(inplace=True)]
+    return nn.Sequential(*layers[:-1])

@@ -1,0 +1,75 @@
+"""Purifiers: defences that clean images, [0, 1] N x C x H x W to the same shape, and their names."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+from comdefend.errors import RequestError
+from comdefend.factory import is_factory, load_factory
+from comdefend.purifiers.base import Purifier, check_images
+from comdefend.purifiers.comdefend import ComDefendPurifier, load_comdefend
+from comdefend.purifiers.composition import Chain, Defended, Identity, defend
+
+__all__ = [
+    "Chain",
+    "ComDefendPurifier",
+    "Defended",
+    "Identity",
+    "Purifier",
+    "check_images",
+    "defend",
+    "load_comdefend",
+    "load_purifier",
+]
+
+PURIFIERS: dict[str, Callable[..., Purifier]] = {
+    "comdefend": load_comdefend,
+    "none": Identity,
+}
+"""Purifiers by the name that references use. Each takes `channels` and its own options."""
+
+
+def load_purifier(reference: str, *, channels: int = 3) -> Purifier:
+    """A purifier by reference: `NAME`, `NAME:key=value,...`, `PATH.py:FACTORY`, `a+b`, `none`.
+
+    `channels` are those of the images it will see; it chooses the weights where none are named.
+    Raises `RequestError` for an unknown name or option.
+    """
+    parts = reference.split("+")
+    if len(parts) > 1:
+        return Chain([load_purifier(part, channels=channels) for part in parts])
+    if is_factory(reference):
+        made = load_factory(reference)
+        if not isinstance(made, Purifier):
+            raise RequestError(
+                f"purifier {reference!r} made a {type(made).__name__}; a comdefend.Purifier is needed"
+            )
+        return made
+    name, _, text = reference.partition(":")
+    if name not in PURIFIERS:
+        near = get_close_matches(name, PURIFIERS, n=2)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise RequestError(f"there is no purifier {name!r}{hint} (known: {', '.join(PURIFIERS)})")
+    try:
+        return PURIFIERS[name](channels=channels, **_options(text, reference))
+    except TypeError as error:
+        raise RequestError(f"purifier {reference!r}: {error}") from error
+
+
+def _options(text: str, reference: str) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for part in filter(None, text.split(",")):
+        key, separator, value = part.partition("=")
+        if not separator or not value:
+            raise RequestError(f"purifier {reference!r}: {part!r} must have the form key=value")
+        options[key] = _number(value)
+    return options
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,83 @@
+"""The Purifier interface: what every defence that cleans images promises, and the check of its input."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from comdefend.errors import RequestError
+
+TOLERANCE = 1e-3
+"""How far outside [0, 1] a value may lie and still count as rounding; it is clamped."""
+
+
+class Purifier(nn.Module, ABC):
+    """Images in [0, 1], N x C x H x W, to images of the same shape, dtype and device, any H and W.
+
+    A subclass writes `purify`. `stochastic` says whether two calls may differ. `image_channels`
+    is the number of channels it accepts, or None for any.
+    """
+
+    stochastic: bool = False
+    image_channels: int | None = None
+
+    @abstractmethod
+    def purify(self, images: Tensor) -> Tensor:
+        """The defence itself, on checked input: float images clamped to [0, 1]."""
+
+    def surrogate(self, images: Tensor) -> Tensor:
+        """A differentiable stand-in for the backward pass of an adaptive attack.
+
+        The identity here: right for a defence that gives back nearly what it was given (BPDA,
+        Athalye et al., 2018).
+        """
+        return images
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Purified images. Raises `RequestError` for input that is not images in [0, 1]."""
+        checked = check_images(images, channels=self.image_channels)
+        return self.purify(checked).clamp(0, 1).to(images.dtype)
+
+
+def check_images(images: Tensor, *, channels: int | None = None) -> Tensor:
+    """The images, clamped to [0, 1] where they leave it by no more than rounding.
+
+    Raises `RequestError` for anything else, with the remedy.
+    """
+    if not isinstance(images, Tensor):
+        raise RequestError(
+            f"images are a {type(images).__name__}; a torch.Tensor is needed "
+            "(for an array: torch.from_numpy(array))"
+        )
+    if not images.is_floating_point():
+        kind = str(images.dtype).removeprefix("torch.")
+        raise RequestError(f"images are {kind}; floats in [0, 1] are needed: images.float() / 255")
+    if images.ndim != 4:
+        raise RequestError(
+            f"images have the shape {tuple(images.shape)}; N x C x H x W is needed "
+            "(for a single image: image[None])"
+        )
+    if channels is not None and images.shape[1] != channels:
+        hint = (
+            "; are they N x H x W x C? then images.permute(0, 3, 1, 2)" if images.shape[3] == channels else ""
+        )
+        raise RequestError(f"images have {images.shape[1]} channels; this purifier takes {channels}{hint}")
+    if images.numel() == 0:
+        if 0 in images.shape[1:]:
+            raise RequestError(f"images have the shape {tuple(images.shape)}; no side may be empty")
+        return images
+    low, high = (float(v) for v in torch.aminmax(images.detach()))
+    if not (low - low == 0 and high - high == 0):  # NaN or infinite
+        raise RequestError("images hold NaN or infinite values")
+    if high > 1 + TOLERANCE or low < -TOLERANCE:
+        raise RequestError(
+            f"images have values from {low:.3g} to {high:.3g}; [0, 1] is needed: "
+            + ("divide by 255" if low >= -TOLERANCE and high > 10 else _NORMALISED)
+        )
+    return images.clamp(0, 1)
+
+
+_NORMALISED = (
+    "if they are normalised, purify first and normalise after "
+    "(images * std + mean undoes it), or put the normalisation into the classifier"
+)

@@ -1,0 +1,165 @@
+"""`train`: from a recipe to a folder with weights, their facts, logs, grids and checkpoints."""
+
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from comdefend import zoo
+from comdefend.atomic import replacing
+from comdefend.data import load_data
+from comdefend.errors import RequestError
+from comdefend.model import ComDefend
+from comdefend.training.modules import ClassifierTraining, PurifierTraining, Training
+from comdefend.training.recipe import PRECISIONS, Recipe
+
+log = logging.getLogger(__name__)
+
+LAST = "last.ckpt"
+WEIGHTS = "weights.safetensors"
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are either the old one or the new one, never half of it."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        with replacing(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+class Progress(Callback):
+    """One line for each interval: step, score, rate, time left."""
+
+    def __init__(self) -> None:
+        self.started = 0.0
+        self.first_step = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.started, self.first_step = time.monotonic(), trainer.global_step
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, Training)
+        done = trainer.global_step - self.first_step
+        if trainer.sanity_checking or not done:
+            return
+        score = float(trainer.callback_metrics[pl_module.score_name])
+        rate = done / (time.monotonic() - self.started)
+        left = (pl_module.total_steps - trainer.global_step) / rate
+        shown = f"{score:.2f} dB" if pl_module.score_name == "psnr" else f"{100 * score:.2f} %"
+        log.info(
+            "step %d/%d  %s %s  loss %.5f  %.1f images/s  %s left",
+            trainer.global_step, pl_module.total_steps, pl_module.score_name, shown,
+            float(trainer.callback_metrics.get("loss", float("nan"))),
+            rate * pl_module.recipe.batch, f"{int(left // 60)}:{int(left % 60):02d}",
+        )  # fmt: skip
+
+
+def train(
+    recipe: Recipe,
+    *,
+    output: Path,
+    resume: bool = False,
+    device: str = "auto",
+    devices: int | None = None,
+    stop_after: int | None = None,
+) -> zoo.Facts | None:
+    """Train what a recipe describes; the weights end as `output/weights.safetensors`.
+
+    `resume` continues from `output/last.ckpt` on the path that an unbroken run would have taken.
+    `stop_after`: leave after so many intervals, as if interrupted (None is returned then).
+
+    Raises `RequestError` where `output` holds another run or nothing to resume, `WorkError` where
+    the loss is no longer a number.
+    """
+    checkpoint = output / LAST
+    if resume and not checkpoint.is_file():
+        raise RequestError(f"output {str(output)!r} holds no {LAST}: nothing to resume")
+    if not resume and checkpoint.is_file():
+        raise RequestError(f"output {str(output)!r} holds a run already; use --resume or another folder")
+    module = _module(recipe, output)
+    trainer = _trainer(recipe, module, output, device=device, devices=devices, stop_after=stop_after)
+    log.info("recipe %s: %d steps of %d images", recipe.name, module.total_steps, recipe.batch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(module, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
+    if trainer.global_step < module.total_steps:
+        log.info("stopped at step %d; continue with --resume", trainer.global_step)
+        return None
+    return _finish(module, trainer, output)
+
+
+def _module(recipe: Recipe, output: Path) -> Training:
+    data = load_data(recipe.data, split="train")
+    validation = load_data(recipe.data, split="test")
+    if recipe.trains == "purifier":
+        return PurifierTraining(recipe, data, validation, grids=output / "grids")
+    return ClassifierTraining(recipe, data, validation)
+
+
+def _trainer(
+    recipe: Recipe,
+    module: Training,
+    output: Path,
+    *,
+    device: str,
+    devices: int | None,
+    stop_after: int | None,
+) -> lightning.Trainer:
+    intervals = -(-module.total_steps // recipe.interval)
+    return lightning.Trainer(
+        accelerator="gpu" if device.startswith("cuda") else device,
+        devices=devices or "auto" if device != "cpu" else 1,
+        precision=PRECISIONS[recipe.precision],  # type: ignore[arg-type]
+        max_epochs=min(intervals, stop_after) if stop_after else intervals,
+        max_steps=module.total_steps,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        gradient_clip_val=recipe.clip,
+        log_every_n_steps=min(20, recipe.interval),
+        callbacks=[
+            Progress(),
+            ModelCheckpoint(output, filename="last", save_top_k=1, enable_version_counter=False),
+        ],
+        logger=[
+            TensorBoardLogger(output, name="tensorboard", version=""),
+            CSVLogger(output, name="csv", version=""),
+        ],
+        plugins=[AtomicCheckpoints()],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=output,
+    )
+
+
+def _finish(module: Training, trainer: lightning.Trainer, output: Path) -> zoo.Facts:
+    recipe, network = module.recipe, module.network
+    if isinstance(network, ComDefend):
+        network.com.fold_gain()
+        architecture: dict[str, Any] = network.config.to_dict()
+    else:
+        architecture = {
+            "architecture": recipe.classifier.architecture,
+            "channels": module.channels,
+            "classes": int(module.data.labels().max()) + 1,
+        }
+    score = float(trainer.callback_metrics[module.score_name])
+    known = zoo.Facts(
+        name=recipe.name,
+        kind=recipe.trains,
+        architecture=architecture,
+        data=recipe.data,
+        made=f"recipe {recipe.name}, {module.total_steps} steps, torch {torch.__version__}",
+        recipe=recipe.to_dict(),
+        scores={f"validation_{module.score_name}": score, "images": recipe.validation_images},
+    )
+    return zoo.write(network, known, output / WEIGHTS)

@@ -1,0 +1,132 @@
+"""Names to weights, and the facts that travel with them: what they are, how they were made, how good.
+
+Weights are safetensors whose header holds the facts, so a single file can be loaded by its path. The
+shipped ones lie in `weights/`, each beside a JSON file with the same facts and the file's SHA-256.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from comdefend.atomic import replacing, write_json
+from comdefend.errors import RequestError
+
+Kind = Literal["purifier", "classifier"]
+
+_HEADER = "comdefend"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known about a set of weights.
+
+    `architecture` holds the arguments that rebuild the network; `recipe` the training's settings, as
+    they were when it was made; `scores` what was measured, with the number of images; `sha256` is
+    that of the safetensors file, known once it is written.
+    """
+
+    name: str
+    kind: Kind
+    architecture: dict[str, Any]
+    data: str
+    made: str
+    licence: str = "Apache-2.0"
+    recipe: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+
+
+def names(kind: Kind | None = None) -> list[str]:
+    """The weights that ship with the package, of one kind or of both."""
+    found = (json.loads(p.read_text()) for p in sorted(_folder().glob("*.json")))
+    return [facts["name"] for facts in found if kind in (None, facts["kind"])]
+
+
+def facts(name: str) -> Facts:
+    """The facts of shipped weights. Raises `RequestError` for an unknown name."""
+    path = _folder() / f"{name}.json"
+    if not path.is_file():
+        near = get_close_matches(name, names(), n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise RequestError(
+            f"there are no weights named {name!r}{hint} "
+            f"(shipped: {', '.join(names())}; a path to a .safetensors file works too)"
+        )
+    return Facts(**json.loads(path.read_text()))
+
+
+def read(reference: str, *, kind: Kind) -> tuple[Facts, dict[str, Tensor]]:
+    """Facts and float32 tensors of weights, by shipped name or by path of a safetensors file.
+
+    Raises `RequestError` where there is no such name or file, where it is no safetensors file of
+    this package, where it holds the other kind of network, or where a shipped file is damaged.
+    """
+    path = Path(reference)
+    if path.suffix != ".safetensors":
+        known = facts(reference)
+        path = _folder() / f"{reference}.safetensors"
+        if _sha256(path) != known.sha256:
+            raise RequestError(f"weights {str(path)!r} are damaged: their SHA-256 is not the recorded one")
+    elif not path.is_file():
+        raise RequestError(f"weights {reference!r}: there is no such file")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            header = (opened.metadata() or {}).get(_HEADER)
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise RequestError(f"weights {reference!r} are no readable safetensors file: {error}") from error
+    if header is None:
+        raise RequestError(f"weights {reference!r} were not written by comdefend: no facts in the header")
+    found = Facts(**json.loads(header))
+    if found.kind != kind:
+        raise RequestError(f"weights {reference!r} belong to a {found.kind}; a {kind} is needed")
+    return found, {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}
+
+
+def fill(network: nn.Module, tensors: dict[str, Tensor], *, name: str) -> nn.Module:
+    """Put weights into a network built for them and set it to evaluation, gradients off."""
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise RequestError(f"weights {name!r} do not fit their architecture: {error}") from error
+    return network.eval().requires_grad_(False)
+
+
+def write(network: nn.Module, known: Facts, path: Path, *, half: bool = True) -> Facts:
+    """Write weights to `path` (.safetensors) and their facts beside them (.json), atomically.
+
+    `half` stores matrices and kernels as float16; vectors (biases, statistics) stay float32.
+    """
+    tensors = {
+        key: (value.half() if half and value.ndim >= 2 else value).detach().cpu().contiguous()
+        for key, value in network.state_dict().items()
+    }
+    header = {_HEADER: json.dumps(asdict(known), sort_keys=True)}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata=header)
+        complete = replace(known, sha256=_sha256(temporary))
+    write_json(path.with_suffix(".json"), asdict(complete))
+    return complete
+
+
+def parameter_count(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def _folder() -> Path:
+    return Path(str(resources.files("comdefend") / "weights"))
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise RequestError(f"weights {str(path)!r} cannot be read: {error}") from error
