@@ -37,7 +37,10 @@ clean:  ## remove the environment and everything generated
 	rm -rf $(VENV) build dist site comdefend-demo .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+		|| { rm -rf $(VENV); echo "Python's venv module is needed: apt install python3-venv"; exit 1; }
 
 # torch's CPU build comes first: asked for by another package, pip would fetch the CUDA one.
 $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python

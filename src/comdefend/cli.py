@@ -20,10 +20,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from rich.text import Text
 
 import comdefend
 from comdefend.errors import RequestError, WorkError
@@ -37,6 +41,9 @@ app = typer.Typer(
 )
 
 screen = Console(stderr=True)
+
+_INTERRUPTED = 130
+"""What typer returns after Ctrl-C."""
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
@@ -72,9 +79,7 @@ def purify(
     format: Annotated[str | None, typer.Option(help="png, webp, tiff, bmp (without loss) or jpg.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Skip inputs whose output exists.")] = False,
-    dtype: Annotated[
-        str, typer.Option(help="float32, or bfloat16: twice as fast where supported.")
-    ] = "float32",
+    dtype: Annotated[str, typer.Option(help="float32, or bfloat16: faster where supported.")] = "float32",
     device: Device = "cpu",
     json_: Json = False,
 ) -> None:
@@ -248,6 +253,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("comdefend").setLevel(logging.INFO)
     try:
         code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        if code == _INTERRUPTED:
+            return _fail("interrupted", 1)
         return code if isinstance(code, int) else 0
     except typer.Exit as end:
         return end.exit_code
@@ -255,8 +262,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, 2)
     except WorkError as error:
         return _fail(error, 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 1)
     except BrokenPipeError:
         # The reader went away; nothing may be written to it on the way out either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -267,6 +272,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if show is None:
             raise
         return _fail(show(), 2)
+
+
+class _Rate(ProgressColumn):
+    """How many are done in a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.1f}/s")
 
 
 def _fail(message: object, code: int) -> int:
@@ -299,6 +311,7 @@ def _bar(what: str, quiet: bool) -> Iterator[Any]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        _Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=screen,

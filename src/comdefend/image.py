@@ -95,6 +95,15 @@ def to_bytes(images: Tensor) -> Tensor:
     return (images.float() * 255).round().clamp(0, 255).to(torch.uint8)
 
 
+def psnr(images: Tensor, originals: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of each image against its original, N; at most 100 dB.
+
+    Both N x C x H x W in [0, 1]; the mean of squares runs over all channels and pixels.
+    """
+    error = (images.float() - originals.float()).square().mean(dim=(1, 2, 3))
+    return -10 * torch.log10(error.clamp_min(1e-10))
+
+
 @dataclass(frozen=True)
 class Tile:
     """A rectangle of an image (`top:bottom`, `left:right`) and as much around it as is needed."""

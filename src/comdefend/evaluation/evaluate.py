@@ -13,6 +13,7 @@ from comdefend.data import ImageSet, load_data
 from comdefend.errors import RequestError
 from comdefend.evaluation import provenance
 from comdefend.evaluation.results import Result, ThreatModel, wilson
+from comdefend.image import psnr
 from comdefend.purifiers import ComDefendPurifier, Identity, Purifier, load_purifier
 
 Progress = Callable[[int, int, str], None]
@@ -63,7 +64,7 @@ class _Tally:
     n: int = 0
     fooled: int = 0
     seconds: float = 0.0
-    squared: list[Tensor] = field(default_factory=list)
+    psnr: list[Tensor] = field(default_factory=list)
     distances: list[Tensor] = field(default_factory=list)
 
 
@@ -127,7 +128,7 @@ def evaluate(
             tally = tallies.setdefault((None, key), _Tally())
             purified = _count(tally, network, defence, clean, truth)
             if not isinstance(defence, Identity):
-                tally.squared.append((purified - clean).square().mean(dim=(1, 2, 3)).cpu())
+                tally.psnr.append(psnr(purified, clean).cpu())
         done += 1
         for cell in cells:
             if progress:
@@ -277,9 +278,6 @@ def _result(
     seed: int,
     made: dict[str, object],
 ) -> Result:
-    psnr = None
-    if tally.squared:
-        psnr = float((-10 * torch.log10(torch.cat(tally.squared).clamp_min(1e-10))).mean())
     distances = torch.cat(tally.distances) if tally.distances else torch.empty(0)
     return Result(
         data=data,
@@ -291,7 +289,7 @@ def _result(
         threat_model=cell.threat_model if cell else None,
         protocol=cell.attack.protocol if cell else None,
         settings=asdict(cell.attack) if cell else {},
-        psnr=psnr,
+        psnr=float(torch.cat(tally.psnr).mean()) if tally.psnr else None,
         fooled=tally.fooled if cell else None,
         distance=float(distances.median()) if len(distances) else None,
         stochastic=bool(getattr(module, "stochastic", False)),

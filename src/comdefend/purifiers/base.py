@@ -36,6 +36,11 @@ class Purifier(nn.Module, ABC):
     def forward(self, images: Tensor) -> Tensor:
         """Purified images. Raises `RequestError` for input that is not images in [0, 1]."""
         checked = check_images(images, channels=self.image_channels)
+        own = next((p.device for p in self.parameters()), images.device)
+        if own != images.device:
+            raise RequestError(
+                f"images are on {images.device} and the purifier on {own}: purifier.to(images.device)"
+            )
         return self.purify(checked).clamp(0, 1).to(images.dtype)
 
 

@@ -27,8 +27,8 @@ class ComDefendPurifier(Purifier):
     `tile` and `halo` are in pixels: with the networks' reach (18, the default) or more for a halo the
     result is that of the whole image.
     `pixels_at_once` bounds how many go through the networks together; a 256-channel float32 map of
-    them takes a kilobyte each. `dtype`: what the networks compute in; bfloat16 is about twice as
-    fast where the processor has it and changes 0.2 % of the code's bits. `order`, `halo=0` with
+    them takes a kilobyte each. `dtype`: what the networks compute in; bfloat16 is faster
+    where the processor has it and changes a few bits of the code. `order`, `halo=0` with
     `tile=32`, and `noise` (standard deviation of noise on the logits at test time) are there to
     follow the authors' released pipeline.
     """

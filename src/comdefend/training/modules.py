@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from comdefend.classifiers import build_classifier
 from comdefend.data import ImageSet
 from comdefend.errors import WorkError
-from comdefend.image import code_picture, picture_grid
+from comdefend.image import code_picture, picture_grid, psnr
 from comdefend.model import ComDefend, channels_last, comdefend_loss, initialise
 from comdefend.training.batches import Batches, seeded
 from comdefend.training.optimisers import make_optimiser, schedule_factor
@@ -53,7 +53,7 @@ class Training(lightning.LightningModule):
                 rank=self.trainer.global_rank,
                 world=self.trainer.world_size,
             )
-        start = self.current_epoch * self.recipe.interval
+        start = self.global_step
         stop = min(start + self.recipe.interval, self.total_steps)
         return DataLoader(self._batches.between(start, stop), batch_size=None)
 
@@ -118,8 +118,7 @@ class PurifierTraining(Training):
         images = batch[0]
         code = self.network.compress(images)
         purified = self.network.decompress(code).float()
-        error = (purified - images).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
-        self.report((-10 * torch.log10(error)).mean())
+        self.report(psnr(purified, images).mean())
         if batch_idx == 0 and self.global_rank == 0 and not self.trainer.sanity_checking:
             self._draw(images[:8], code[:8], purified[:8])
 

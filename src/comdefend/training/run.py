@@ -85,6 +85,8 @@ def train(
         raise RequestError(f"output {str(output)!r} holds no {LAST}: nothing to resume")
     if not resume and checkpoint.is_file():
         raise RequestError(f"output {str(output)!r} holds a run already; use --resume or another folder")
+    # Lightning's own messages are for its developers; ours say what a user needs.
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     module = _module(recipe, output)
     trainer = _trainer(recipe, module, output, device=device, devices=devices, stop_after=stop_after)
     log.info("recipe %s: %d steps of %d images", recipe.name, module.total_steps, recipe.batch)
@@ -93,6 +95,8 @@ def train(
         trainer.fit(module, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
     if trainer.global_step < module.total_steps:
         log.info("stopped at step %d; continue with --resume", trainer.global_step)
+        return None
+    if not trainer.is_global_zero:  # of several processes one writes
         return None
     return _finish(module, trainer, output)
 
@@ -114,13 +118,16 @@ def _trainer(
     devices: int | None,
     stop_after: int | None,
 ) -> lightning.Trainer:
-    intervals = -(-module.total_steps // recipe.interval)
+    steps = module.total_steps
+    if stop_after is not None:
+        steps = min(steps, stop_after * recipe.interval)
     return lightning.Trainer(
         accelerator="gpu" if device.startswith("cuda") else device,
         devices=devices or "auto" if device != "cpu" else 1,
         precision=PRECISIONS[recipe.precision],  # type: ignore[arg-type]
-        max_epochs=min(intervals, stop_after) if stop_after else intervals,
-        max_steps=module.total_steps,
+        # Steps are what is counted: an epoch here is an interval, and a resumed run begins a new one.
+        max_epochs=-1,
+        max_steps=steps,
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
@@ -128,7 +135,14 @@ def _trainer(
         log_every_n_steps=min(20, recipe.interval),
         callbacks=[
             Progress(),
-            ModelCheckpoint(output, filename="last", save_top_k=1, enable_version_counter=False),
+            ModelCheckpoint(
+                output,
+                filename="last",
+                save_top_k=1,
+                enable_version_counter=False,
+                # After validation, the epoch would count as unfinished, and resuming would repeat it.
+                save_on_train_epoch_end=True,
+            ),
         ],
         logger=[
             TensorBoardLogger(output, name="tensorboard", version=""),

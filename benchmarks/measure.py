@@ -1,0 +1,125 @@
+"""Measure what the documentation quotes, into docs/results/*.json: `make results`.
+
+    python benchmarks/measure.py [NAME ...]      (by default all that are missing)
+
+Needs the shared data (COMDEFEND_SHARED): whole test splits, third-party classifiers, the authors'
+weights. About half an hour on two cores.
+"""
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from comdefend import zoo
+from comdefend.atomic import write_json
+from comdefend.cli import main as comdefend
+from comdefend.data import load_data
+from comdefend.evaluation import provenance
+from comdefend.evaluation.reconstruction import reconstruction
+from comdefend.purifiers import load_comdefend
+
+ROOT = Path(__file__).parent.parent
+SHARED = Path(os.environ.get("COMDEFEND_SHARED", "../shared"))
+RESULTS = ROOT / "docs" / "results"
+BUILD = ROOT / "build" / "measure"
+
+OFFICIAL = {"cifar10": ("enc20_0.0001", "dec20_0.0001"), "fashion-mnist": ("enc_mnist", "dec_mnist")}
+
+# Relative, so that result files say the same wherever the repository lies.
+THIRD_PARTY = f"{SHARED}/classifiers/classifiers.py:resnet20"
+
+
+def official(data: str) -> str:
+    """The authors' weights for a data set, converted."""
+    target = BUILD / f"authors-{data}.safetensors"
+    if not target.exists():
+        encoder, decoder = (str(SHARED / "official" / f"{name}.npy") for name in OFFICIAL[data])
+        assert comdefend(["convert", encoder, decoder, "--output", str(target)]) == 0
+    return os.path.relpath(target, ROOT)
+
+
+def measure_reconstruction() -> None:
+    """PSNR on whole test splits: the shipped purifiers, and the authors' where they released some."""
+    entries = []
+    for name in ("cifar10", "fashion-mnist", "mnist"):
+        data = load_data(name, split="test")
+        for origin in ["comdefend", *(["authors"] if name in OFFICIAL else [])]:
+            reference = name if origin == "comdefend" else official(name)
+            purifier = load_comdefend(reference)
+            entry = {"data": name, "weights": origin, "bits": purifier.model.config.bits}
+            entries.append({**entry, **asdict(reconstruction(purifier, data))})
+            print(entries[-1], file=sys.stderr)
+    made = {
+        "seed": 0,
+        "software": provenance.software(),
+        "hardware": provenance.hardware(),
+        "commit": provenance.commit(),
+    }
+    write_json(RESULTS / "reconstruction.json", {"entries": entries, **made})
+
+
+def evaluation(name: str, *arguments: str) -> None:
+    folder = BUILD / name
+    assert comdefend(["evaluate", *arguments, "--output", str(folder)]) == 0
+    (RESULTS / f"{name}.json").write_bytes((folder / "results.json").read_bytes())
+
+
+def measure_clean_cifar10() -> None:
+    """Accuracy of the shipped classifier on the whole test split, with and without the purifier."""
+    evaluation("clean-cifar10", "--classifier", "cifar10-resnet9", "--data", "cifar10", "--attacks", "none")
+
+
+def measure_clean_fashion_mnist() -> None:
+    evaluation(
+        "clean-fashion-mnist",
+        "--classifier", "fashion-mnist-resnet9", "--data", "fashion-mnist", "--attacks", "none",
+    )  # fmt: skip
+
+
+def measure_third_party() -> None:
+    """A classifier that is not ours under every attack, behind our weights and the authors'."""
+    evaluation(
+        "third-party-cifar10",
+        "--classifier", THIRD_PARTY, "--data", "cifar10", "--limit", "300",
+        "--defences", "comdefend", "--defences", f"comdefend:weights={official('cifar10')}",
+        "--attacks", "fgsm,bim,deepfool,cw", "--epsilons", "2,8,16",
+    )  # fmt: skip
+
+
+def measure_shipped_pair() -> None:
+    """The shipped classifier and purifier, as the demo shows them, on more images and budgets."""
+    evaluation(
+        "shipped-cifar10",
+        "--classifier", "cifar10-resnet9", "--data", "cifar10", "--limit", "300",
+        "--attacks", "fgsm,bim,pgd,deepfool,cw", "--epsilons", "2,8,16",
+    )  # fmt: skip
+
+
+def measure_shipped_fashion() -> None:
+    evaluation(
+        "shipped-fashion-mnist",
+        "--classifier", "fashion-mnist-resnet9", "--data", "fashion-mnist", "--limit", "300",
+        "--attacks", "fgsm,bim,deepfool,cw", "--epsilons", "8,25",
+    )  # fmt: skip
+
+
+MEASUREMENTS = {
+    "reconstruction": measure_reconstruction,
+    "third-party-cifar10": measure_third_party,
+    "shipped-cifar10": measure_shipped_pair,
+    "shipped-fashion-mnist": measure_shipped_fashion,
+    "clean-cifar10": measure_clean_cifar10,
+    "clean-fashion-mnist": measure_clean_fashion_mnist,
+}
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    BUILD.mkdir(parents=True, exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    assert zoo.names("purifier"), "the package ships no weights"
+    wanted = sys.argv[1:] or [n for n in MEASUREMENTS if not (RESULTS / f"{n}.json").exists()]
+    for name in wanted:
+        print(f"measuring {name}", file=sys.stderr)
+        MEASUREMENTS[name]()

@@ -1,0 +1,154 @@
+"""Every attack under every protocol it knows, on a tiny network."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from comdefend.attacks import ATTACKS, PGD, PROTOCOLS, Attack, CarliniWagner, attack_names, find_attack
+from comdefend.attacks.base import check_budget, distance, fooled, search_smallest
+from comdefend.errors import RequestError, WorkError
+
+EPSILON = 0.1
+CASES = pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: f"{a.name}-{a.protocol}")
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.fixture
+def labels(tiny_classifier: nn.Module, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        predicted: Tensor = tiny_classifier(images).argmax(1)
+    # One image is wrong from the start.
+    predicted[0] = (predicted[0] + 1) % 5
+    return predicted
+
+
+@CASES
+def test_it_fools_the_network_within_its_budget(
+    attack: Attack, tiny_classifier: nn.Module, images: Tensor, labels: Tensor
+) -> None:
+    epsilon = EPSILON if attack.norm == "linf" else None
+    adversarial = attack(tiny_classifier, images, labels, epsilon=epsilon)
+    assert adversarial.shape == images.shape
+    assert adversarial.min() >= 0
+    assert adversarial.max() <= 1
+    if epsilon is not None:
+        assert distance(images, adversarial, attack.norm).max() <= epsilon + 1e-5
+    assert fooled(tiny_classifier, adversarial, labels).float().mean() > 0.7
+
+
+@CASES
+def test_it_repeats_itself_under_one_seed(
+    attack: Attack, tiny_classifier: nn.Module, images: Tensor, labels: Tensor
+) -> None:
+    def run() -> Tensor:
+        torch.manual_seed(7)
+        return attack(tiny_classifier, images, labels, epsilon=EPSILON)
+
+    assert torch.equal(run(), run())
+
+
+@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd"])
+def test_a_fixed_attack_spends_what_a_minimal_one_saves(
+    name: str, tiny_classifier: nn.Module, images: Tensor, labels: Tensor
+) -> None:
+    spent: dict[str, Tensor] = {}
+    for protocol in PROTOCOLS:
+        attack = find_attack(name, protocol)
+        assert attack is not None
+        adversarial = attack(tiny_classifier, images, labels, epsilon=EPSILON)
+        spent[protocol] = distance(images, adversarial, "linf")
+    assert torch.allclose(spent["fixed"], torch.tensor(EPSILON), atol=0.02)
+    assert float(spent["minimal"].mean()) < 0.8 * EPSILON
+
+
+@CASES
+def test_a_minimal_attack_leaves_alone_what_is_wrong_already(
+    attack: Attack, tiny_classifier: nn.Module, images: Tensor, labels: Tensor
+) -> None:
+    if attack.protocol == "minimal":
+        adversarial = attack(tiny_classifier, images, labels, epsilon=EPSILON)
+        assert torch.equal(adversarial[0], images[0])
+
+
+@CASES
+def test_a_minimal_attack_gives_back_what_it_cannot_break(
+    attack: Attack, tiny_classifier: nn.Module, images: Tensor, labels: Tensor
+) -> None:
+    if attack.protocol == "minimal":
+        adversarial = attack(tiny_classifier, images, labels, epsilon=1e-6)
+        assert torch.equal(adversarial, images)
+
+
+def test_the_minimal_step_is_the_smallest_of_its_grid(
+    tiny_classifier: nn.Module, images: Tensor, labels: Tensor
+) -> None:
+    attack = find_attack("fgsm", "minimal")
+    assert attack is not None
+    adversarial = attack(tiny_classifier, images, labels, epsilon=EPSILON)
+    spent = distance(images, adversarial, "linf")
+    direction = (adversarial - images).sign()
+    shorter = images + (spent - EPSILON / 60).clamp_min(0)[:, None, None, None] * direction
+    moved = (spent > 0) & (spent < EPSILON)
+    assert bool(moved.any())
+    assert not bool(fooled(tiny_classifier, shorter.clamp(0, 1), labels)[moved].any())
+
+
+def test_restarts_never_break_fewer(tiny_classifier: nn.Module, images: Tensor, labels: Tensor) -> None:
+    def broken(restarts: int) -> int:
+        torch.manual_seed(0)
+        attack = PGD(steps=2, restarts=restarts)
+        return int(
+            fooled(tiny_classifier, attack(tiny_classifier, images, labels, epsilon=0.02), labels).sum()
+        )
+
+    assert broken(4) >= broken(1)
+
+
+def test_cw_respects_a_budget_where_it_has_one(
+    tiny_classifier: nn.Module, images: Tensor, labels: Tensor
+) -> None:
+    free = distance(images, CarliniWagner()(tiny_classifier, images, labels, epsilon=None), "l2")
+    budget = float(free[free > 0].median())
+    tight = distance(images, CarliniWagner()(tiny_classifier, images, labels, epsilon=budget), "l2")
+    assert tight.max() <= budget + 1e-5
+    assert (tight > 0).sum() < (free > 0).sum()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x + 0.2, "budget|range"),
+        (lambda x: x - 5, "range"),
+        (lambda x: x * float("nan"), "NaN"),
+        (lambda x: x[:, :, 1:], "another shape"),
+    ],
+)
+def test_an_attack_that_breaks_its_promise_is_caught(change, message: str) -> None:  # type: ignore[no-untyped-def]
+    images = torch.rand(2, 3, 4, 4)
+    with pytest.raises(WorkError, match=message):
+        check_budget(images, change(images), epsilon=0.1, norm="linf", attack="test")
+
+
+def test_the_search_takes_the_first_budget_that_works(tiny_classifier: nn.Module) -> None:
+    class Threshold(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            mean = images.mean((1, 2, 3))
+            return torch.stack([0.5 - mean, mean - 0.5], 1)
+
+    images = torch.tensor([0.1, 0.3, 0.45, 0.9]).view(4, 1, 1, 1).expand(4, 3, 2, 2)
+    labels = torch.zeros(4, dtype=torch.long)
+    result = search_smallest(
+        lambda rows, budget: images[rows] + budget, Threshold(), images, labels, [0.1, 0.25]
+    )
+    torch.testing.assert_close(result[:, 0, 0, 0], torch.tensor([0.1, 0.55, 0.55, 0.9]))
+
+
+def test_unknown_attacks_name_the_nearest() -> None:
+    with pytest.raises(RequestError, match="did you mean fgsm"):
+        find_attack("fgms", "fixed")
+    assert find_attack("deepfool", "fixed") is None
+    assert attack_names() == ["fgsm", "bim", "pgd", "deepfool", "cw"]

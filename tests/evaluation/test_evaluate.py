@@ -1,0 +1,165 @@
+"""Evaluation on a tiny network: what is counted, what is refused, what is written."""
+
+import base64
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from comdefend.data import ImageSet
+from comdefend.errors import RequestError
+from comdefend.evaluation import Report, evaluate, read_results
+from comdefend.evaluation.report import write_report
+from comdefend.evaluation.tables import caption, label, percent, rows
+from comdefend.purifiers import ComDefendPurifier, Identity, Purifier
+from tests.conftest import TinyClassifier, tiny_model
+
+
+class Undo(Purifier):
+    """Knows the clean images: a perfect defence, to see that evaluation counts it as one."""
+
+    def __init__(self, clean: Tensor) -> None:
+        super().__init__()
+        self.clean = clean
+
+    def purify(self, images: Tensor) -> Tensor:
+        return torch.stack([self.clean[(self.clean - i).abs().mean((1, 2, 3)).argmin()] for i in images])
+
+
+@pytest.fixture(scope="module")
+def report(sample: ImageSet) -> Report:
+    chosen = sample.pick(30, seed=0)
+    return evaluate(
+        TinyClassifier(classes=10).eval(),
+        {"perfect": Undo(sample.images(chosen)), "tiny": ComDefendPurifier(tiny_model())},
+        data=sample,
+        attacks=["fgsm", "deepfool", "cw"],
+        epsilons=[8 / 255, 16 / 255],
+        limit=30,
+        batch=13,
+    )
+
+
+def test_every_cell_has_every_defence_and_all_images(report: Report) -> None:
+    table = rows(report.results)
+    assert [(r.protocol, r.attack, r.budget) for r in table] == [
+        ("-", "no attack", "-"),
+        ("fixed", "fgsm", "8/255 linf"),
+        ("fixed", "fgsm", "16/255 linf"),
+        ("minimal", "fgsm", "8/255 linf"),
+        ("minimal", "fgsm", "16/255 linf"),
+        ("minimal", "deepfool", "8/255 linf"),
+        ("minimal", "deepfool", "16/255 linf"),
+        ("minimal", "cw", "unlimited l2"),
+    ]
+    for row in table:
+        assert list(row.results) == ["none", "perfect", "tiny"]
+        assert {r.n for r in row.results.values()} == {30}
+
+
+def test_a_perfect_defence_keeps_clean_accuracy_and_none_loses_it(report: Report) -> None:
+    clean = next(r for r in report.results if (r.attack, r.defence) == ("none", "none"))
+    for result in report.results:
+        if result.defence == "perfect":
+            assert result.correct == clean.correct
+        if result.defence == "none" and result.attack == "cw":
+            assert result.correct == 0
+            assert result.fooled == clean.correct
+
+
+def test_clean_rows_tell_the_psnr_and_attacked_ones_the_distance(report: Report) -> None:
+    by = {(r.attack, r.protocol, r.defence): r for r in report.results}
+    assert by["none", None, "none"].psnr is None
+    assert by["none", None, "perfect"].psnr == pytest.approx(100)
+    assert 3 < (by["none", None, "tiny"].psnr or 0) < 30
+    distance = by["fgsm", "minimal", "tiny"].distance
+    assert distance is not None
+    assert 0 < distance < 16 / 255
+
+
+def test_every_result_says_where_it_came_from(report: Report) -> None:
+    for result in report.results:
+        assert "torch" in result.software
+        assert "processor" in result.hardware
+        assert result.interval[0] <= result.accuracy <= result.interval[1]
+        if result.attack != "none":
+            assert result.threat_model is not None
+            assert result.threat_model.knowledge == "gray-box"
+
+
+def test_what_is_left_out_is_said(report: Report) -> None:
+    assert report.notes == (
+        "deepfool has no fixed form: it looks for the smallest perturbation by nature",
+        "cw has no fixed form: it looks for the smallest perturbation by nature",
+    )
+
+
+def test_the_batch_size_changes_nothing(sample: ImageSet) -> None:
+    def run(batch: int) -> list[int]:
+        made = evaluate(
+            TinyClassifier(classes=10).eval(),
+            Identity(),
+            data=sample,
+            attacks=["fgsm"],
+            limit=20,
+            batch=batch,
+        )
+        return [r.correct for r in made.results]
+
+    assert run(20) == run(7)
+
+
+def test_without_attacks_only_clean_accuracy_is_measured(sample: ImageSet) -> None:
+    made = evaluate(TinyClassifier(classes=10).eval(), Identity(), data=sample, attacks=["none"], limit=5)
+    assert [r.attack for r in made.results] == ["none", "none"]
+    assert made.examples == []
+
+
+def test_the_report_is_one_self_contained_page(report: Report, tmp_path: Path) -> None:
+    paths = write_report(report, tmp_path / "report")
+    assert read_results(paths["results"]) == report.results
+    page = paths["page"].read_text()
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    for text in ("gray-box", "minimal", "fixed", "8/255 linf", percent(report.results[0]).split()[0]):
+        assert text in page
+    pictures = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page)
+    assert len(pictures) == 1 + len(report.examples)
+    assert all(base64.b64decode(p).startswith(b"\x89PNG") for p in pictures)
+    assert paths["grid"].is_file()
+
+
+def test_the_caption_names_protocols_and_attacker(report: Report) -> None:
+    text = " ".join(caption(report.results))
+    for needed in ("gray-box", "fixed:", "minimal:", "Wilson", "30 images", "dB PSNR"):
+        assert needed in text
+
+
+def test_labels_of_defences_lose_folders_only() -> None:
+    assert label("none") == "undefended"
+    assert label("comdefend:weights=/a/b/c.safetensors,tile=3") == "comdefend:weights=c.safetensors,tile=3"
+    assert label("../x/mine.py:make+comdefend") == "mine.py:make+comdefend"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"attacks": ["fgms"]}, "did you mean fgsm"),
+        ({"epsilons": [0.0]}, "must lie above 0"),
+        ({"epsilons": [8.0]}, r"8 as a fraction \(2040/255\)"),
+        ({"protocols": ["maximal"]}, "no protocol 'maximal'"),
+        ({"batch": 0}, "batch is 0"),
+        ({"data": "sample:fashion-mnist"}, "takes images of 3 channels; the data has 1|does not take images"),
+    ],
+)
+def test_requests_that_cannot_be_met_are_refused(settings: dict[str, object], message: str) -> None:
+    request: dict[str, object] = {"data": "sample:cifar10", "limit": 4, **settings}
+    with pytest.raises(RequestError, match=message):
+        evaluate(TinyClassifier(classes=10).eval(), ComDefendPurifier(tiny_model()), **request)  # type: ignore[arg-type]
+
+
+def test_too_few_classes_are_refused_even_if_the_first_images_fit(sample: ImageSet) -> None:
+    network: nn.Module = TinyClassifier(classes=9).eval()
+    with pytest.raises(RequestError, match="knows 9 classes"):
+        evaluate(network, Identity(), data=sample)

@@ -1,0 +1,52 @@
+"""Records, intervals and files of results."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from comdefend.errors import RequestError
+from comdefend.evaluation import Result, ThreatModel, read_results, wilson, write_results
+
+
+@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_interval_holds_the_share_and_stays_in_range(case: tuple[int, int]) -> None:
+    correct, n = case
+    low, high = wilson(correct, n)
+    assert 0 <= low <= correct / n + 1e-12
+    assert correct / n - 1e-12 <= high <= 1
+
+
+def test_wilson_matches_published_values() -> None:
+    """Newcombe (1998), table I: 81 of 263 and 0 of 20."""
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+
+
+def test_results_come_back_from_their_file(tmp_path: Path) -> None:
+    results = [
+        Result("d", "c", "none", "none", 10, 9, interval=wilson(9, 10)),
+        Result(
+            "d", "c", "comdefend", "fgsm", 10, 7, ThreatModel("linf", 8 / 255), "minimal", {"steps": 60},
+            fooled=8, distance=0.01, interval=wilson(7, 10), software={"torch": "2"}, hardware={"cores": 2},
+        ),
+    ]  # fmt: skip
+    write_results(tmp_path / "results.json", results)
+    assert read_results(tmp_path / "results.json") == results
+
+
+@pytest.mark.parametrize("content", ["", "{}", '[{"a": 1}]', "[1]"])
+def test_other_files_are_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text(content)
+    if content == "{}":
+        assert read_results(tmp_path / "r.json") == []
+    else:
+        with pytest.raises(RequestError, match="is no file of results"):
+            read_results(tmp_path / "r.json")
+
+
+def test_budgets_are_written_for_people() -> None:
+    assert ThreatModel("linf", 8 / 255).budget() == "8/255"
+    assert ThreatModel("l2", 0.5).budget() == "0.5"
+    assert ThreatModel("l2", None).budget() == "unlimited"

@@ -1,0 +1,98 @@
+"""ComDefend as a purifier: tiles, orders, dtypes, noise, gradients of its surrogate."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from comdefend.errors import RequestError
+from comdefend.purifiers import ComDefendPurifier, load_comdefend
+from tests.conftest import tiny_model
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (37, 23), (64, 64)])
+@pytest.mark.parametrize("tile", [5, 16, 100])
+def test_tiles_do_not_show(size: tuple[int, int], tile: int) -> None:
+    images = torch.rand(2, 3, *size)
+    whole = ComDefendPurifier(tiny_model(), tile=1000)(images)
+    torch.testing.assert_close(ComDefendPurifier(tiny_model(), tile=tile)(images), whole, atol=1e-5, rtol=0)
+
+
+def test_the_shipped_networks_tile_without_a_seam() -> None:
+    images = torch.rand(1, 3, 50, 61)
+    whole = load_comdefend("cifar10", tile=100)(images)
+    torch.testing.assert_close(load_comdefend("cifar10", tile=32)(images), whole, atol=1e-5, rtol=0)
+
+
+def test_order_bgr_swaps_the_colours_on_the_way_in_and_out() -> None:
+    images = torch.rand(1, 3, 9, 9)
+    rgb, bgr = (ComDefendPurifier(tiny_model(), order=o) for o in ("rgb", "bgr"))
+    torch.testing.assert_close(bgr(images), rgb(images.flip(1)).flip(1))
+    assert not torch.allclose(bgr(images), rgb(images))
+
+
+def test_compress_and_decompress_make_the_round_trip(tiny_purifier: ComDefendPurifier) -> None:
+    images = torch.rand(2, 3, 10, 12)
+    torch.testing.assert_close(
+        tiny_purifier.decompress(tiny_purifier.compress(images)), tiny_purifier(images)
+    )
+
+
+def test_noise_makes_it_stochastic() -> None:
+    noisy, still = ComDefendPurifier(tiny_model(), noise=20.0), ComDefendPurifier(tiny_model())
+    images = torch.rand(1, 3, 16, 16)
+    assert noisy.stochastic
+    assert not still.stochastic
+    assert not torch.equal(noisy(images), noisy(images))
+    assert torch.equal(still(images), still(images))
+
+
+def test_bfloat16_stays_close_and_gives_back_the_input_dtype() -> None:
+    images = torch.rand(2, 3, 32, 32)
+    fast, exact = load_comdefend("cifar10", dtype="bfloat16"), load_comdefend("cifar10")
+    assert fast(images).dtype == torch.float32
+    assert (fast.compress(images) != exact.compress(images)).float().mean() < 0.02
+
+
+def test_the_surrogate_has_gradients_and_the_purifier_has_none(tiny_purifier: ComDefendPurifier) -> None:
+    images = torch.rand(1, 3, 8, 8, requires_grad=True)
+    assert not tiny_purifier(images).requires_grad
+    tiny_purifier.surrogate(images).sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().max() > 0
+
+
+def test_grey_data_gets_the_grey_weights() -> None:
+    assert load_comdefend(channels=1).image_channels == 1
+    assert load_comdefend().image_channels == 3
+
+
+@pytest.mark.parametrize("options", [{"tile": 0}, {"halo": -1}, {"noise": -0.1}, {"order": "gbr"}])
+def test_impossible_options_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(RequestError, match=next(iter(options))):
+        ComDefendPurifier(tiny_model(), **options)  # type: ignore[arg-type]
+
+
+def test_a_4k_image_stays_under_a_gigabyte_and_a_half() -> None:
+    """The tiles around 3840 x 2160 pixels, with the real widths, as resident memory of a process.
+
+    The networks' work on most tiles is left out, since it takes minutes and frees what it takes.
+    """
+    script = """
+import resource, torch
+from comdefend.purifiers import load_comdefend
+purifier = load_comdefend("cifar10")
+real, calls = purifier._whole, 0
+def sparing(images):
+    global calls
+    calls += 1
+    return real(images) if calls <= 2 else images
+purifier._whole = sparing
+images = torch.rand(1, 3, 2160, 3840)
+assert purifier(images).shape == images.shape and calls > 100
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(done.stdout) * unit < 1.5e9

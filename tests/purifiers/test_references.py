@@ -1,0 +1,87 @@
+"""Purifiers by reference and by composition."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from comdefend import defend, load_purifier
+from comdefend.errors import RequestError
+from comdefend.purifiers import Chain, ComDefendPurifier, Identity
+from tests.conftest import tiny_model
+
+
+def test_a_name_with_options_reaches_the_constructor() -> None:
+    purifier = load_purifier("comdefend:weights=cifar10,tile=64,halo=4,order=bgr,noise=1.5")
+    assert isinstance(purifier, ComDefendPurifier)
+    assert (purifier.tile, purifier.halo, purifier.order, purifier.noise) == (64, 4, "bgr", 1.5)
+
+
+def test_none_gives_back_what_it_got() -> None:
+    images = torch.rand(1, 3, 4, 4)
+    assert torch.equal(load_purifier("none")(images), images)
+
+
+def test_plus_composes_in_order() -> None:
+    chain = load_purifier("none+comdefend")
+    assert isinstance(chain, Chain)
+    assert [type(p) for p in chain.purifiers] == [Identity, ComDefendPurifier]
+
+
+def test_a_chain_is_one_after_the_other_and_so_are_its_gradients() -> None:
+    first, second = ComDefendPurifier(tiny_model()), ComDefendPurifier(tiny_model(), order="bgr")
+    chain = Chain([first, second])
+    images = torch.rand(1, 3, 8, 8, requires_grad=True)
+    assert torch.equal(chain(images), second(first(images)))
+    (ours,) = torch.autograd.grad(chain.surrogate(images).sum(), images)
+    (plain,) = torch.autograd.grad(second.surrogate(first.surrogate(images)).sum(), images)
+    torch.testing.assert_close(ours, plain)
+
+
+def test_a_chain_is_stochastic_if_a_part_is() -> None:
+    assert Chain([Identity(), ComDefendPurifier(tiny_model(), noise=1.0)]).stochastic
+    assert not Chain([Identity(), ComDefendPurifier(tiny_model())]).stochastic
+
+
+def test_defend_puts_the_purifier_first_and_changes_neither(tiny_classifier: nn.Module) -> None:
+    purifier, images = ComDefendPurifier(tiny_model()), torch.rand(2, 3, 8, 8)
+    before = tiny_classifier(images)
+    defended = defend(tiny_classifier, purifier)
+    assert torch.equal(defended(images), tiny_classifier(purifier(images)))
+    assert torch.equal(tiny_classifier(images), before)
+
+
+def test_someone_elses_purifier_is_a_factory_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from comdefend import Purifier\n"
+        "class Half(Purifier):\n"
+        "    def purify(self, images):\n"
+        "        return images / 2\n"
+        "def make():\n"
+        "    return Half()\n"
+        "def wrong():\n"
+        "    return 3\n"
+    )
+    images = torch.rand(1, 3, 4, 4)
+    assert torch.equal(load_purifier(f"{tmp_path}/mine.py:make")(images), images / 2)
+    with pytest.raises(RequestError, match="returned a int"):
+        load_purifier(f"{tmp_path}/mine.py:wrong")
+    with pytest.raises(RequestError, match="no function 'gone'"):
+        load_purifier(f"{tmp_path}/mine.py:gone")
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("comdefnd", "did you mean comdefend"),
+        ("comdefend:weights", "must have the form key=value"),
+        ("comdefend:colour=red", "colour"),
+        ("comdefend:weights=nothing", "no weights named 'nothing'"),
+        ("comdefend:dtype=int8", "dtype is 'int8'"),
+        ("nowhere.py:make", "there is no file"),
+    ],
+)
+def test_unknown_references_say_what_is_wrong(reference: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        load_purifier(reference)

@@ -1,0 +1,196 @@
+"""Commands as a user runs them: output, exit codes, messages."""
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import comdefend
+from comdefend import zoo
+from comdefend.cli import main
+from comdefend.errors import WorkError
+from comdefend.image import read_picture
+from tests.conftest import tiny_model
+
+Writer = Callable[..., Path]
+
+
+@pytest.fixture
+def tiny_weights(tmp_path: Path) -> str:
+    """A reference to weights of a tiny purifier, so that commands are quick."""
+    model = tiny_model()
+    model.com.fold_gain()
+    facts = zoo.Facts("tiny", "purifier", model.config.to_dict(), data="none", made="a test")
+    zoo.write(model, facts, tmp_path / "tiny.safetensors")
+    return f"comdefend:weights={tmp_path / 'tiny.safetensors'}"
+
+
+def run(*arguments: object) -> int:
+    return main([str(a) for a in arguments])
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    out = capsys.readouterr().out
+    for command in ("demo", "purify", "train", "evaluate", "models", "convert"):
+        assert command in out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out.strip() == comdefend.__version__
+
+
+def test_purify_one_file(image_file: Writer, tmp_path: Path, tiny_weights: str) -> None:
+    assert run("purify", image_file("a.jpg"), "--output", tmp_path / "b.png", "--purifier", tiny_weights) == 0
+    assert read_picture(tmp_path / "b.png").pixels.shape == (1, 3, 9, 12)
+
+
+def test_purify_a_folder_with_a_corrupt_file_exits_with_1(
+    image_file: Writer, tmp_path: Path, tiny_weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image_file("in/a.png")
+    image_file("in/deep/b.png")
+    (tmp_path / "in" / "c.png").write_bytes(b"broken")
+    code = run("purify", tmp_path / "in", "-o", tmp_path / "out", "--purifier", tiny_weights, "--json")
+    captured = capsys.readouterr()
+    assert code == 1
+    outcome = json.loads(captured.out)
+    assert outcome["written"] == 2
+    assert outcome["failures"][0][0].endswith("c.png")
+    assert "c.png is not an image" in captured.err
+
+
+def test_purify_an_existing_output_exits_with_2_and_overwrite_replaces_it(
+    image_file: Writer, tmp_path: Path, tiny_weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["purify", image_file("a.png"), "-o", image_file("b.png"), "--purifier", tiny_weights]
+    before = (tmp_path / "b.png").read_bytes()
+    assert run(*arguments) == 2
+    assert "--overwrite replaces" in capsys.readouterr().err
+    assert (tmp_path / "b.png").read_bytes() == before
+    assert run(*arguments, "--overwrite") == 0
+    assert (tmp_path / "b.png").read_bytes() != before
+
+
+def test_purify_from_standard_input_to_standard_output(image_file: Writer, tiny_weights: str) -> None:
+    source = image_file("a.png", mode="L").read_bytes()
+    command = [sys.executable, "-m", "comdefend", "purify", "-", "--output", "-", "--purifier", tiny_weights]
+    done = subprocess.run(command, input=source, capture_output=True, check=True)
+    image = Image.open(io.BytesIO(done.stdout))
+    assert (image.format, image.mode, image.size) == ("PNG", "L", (12, 9))
+
+
+def test_purify_to_jpeg_warns_that_it_is_another_defence(
+    image_file: Writer, tmp_path: Path, tiny_weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("purify", image_file("a.png"), "-o", tmp_path / "b.jpg", "--purifier", tiny_weights) == 0
+    assert "defence of its own" in capsys.readouterr().err
+
+
+def test_evaluate_writes_a_report_and_json(
+    tmp_path: Path, tiny_weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "def make():\n"
+        "    return nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 10))\n"
+    )
+    code = run(
+        "evaluate", "--classifier", f"{tmp_path}/net.py:make", "--data", "sample:cifar10",
+        "--defences", tiny_weights, "--defences", "none+none", "--attacks", "fgsm", "--epsilons", "4,8",
+        "--protocol", "fixed", "--limit", 10, "--output", tmp_path / "report", "--json",
+    )  # fmt: skip
+    assert code == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "report" / "results.json").read_text())
+    assert len(printed) == 3 * 3
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_train_then_purify_with_what_was_trained(
+    image_file: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["data=sample:cifar10", "steps=2", "interval=1", "batch=2", "crop=8", "validation_images=2"]
+    assert run("train", "cifar10", *settings, "--output", tmp_path / "run", "--device", "cpu") == 0
+    assert "weights.safetensors" in capsys.readouterr().out
+    weights = f"comdefend:weights={tmp_path}/run/weights.safetensors"
+    assert run("purify", image_file("a.png"), "-o", tmp_path / "b.png", "--purifier", weights) == 0
+    assert run("train", "cifar10", *settings, "--output", tmp_path / "run") == 2
+    assert "holds a run already" in capsys.readouterr().err
+
+
+def test_convert_writes_weights_that_purify(shared: Path, tmp_path: Path) -> None:
+    official = shared / "official"
+    target = tmp_path / "theirs.safetensors"
+    assert run("convert", official / "enc_mnist.npy", official / "dec_mnist.npy", "--output", target) == 0
+    facts, _ = zoo.read(str(target), kind="purifier")
+    assert facts.architecture["bits"] == 4
+
+
+def test_models_lists_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("models", "--json") == 0
+    assert [m["name"] for m in json.loads(capsys.readouterr().out)] == zoo.names()
+    assert run("models") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["purify", "gone.png", "-o", "out.png"], "'gone.png': there is no such file"),
+        (["purify", "gone.png"], "--output"),
+        (["train", "cifar11"], "there is no recipe 'cifar11'"),
+        (["evaluate", "--classifier", "x", "--data", "sample:cifar10"], "no weights named 'x'"),
+        (["evaluate", "--classifier", "x", "--data", "y", "--knowledge", "white-box"], "gray-box only"),
+        (["evaluate", "--classifier", "x", "--data", "y", "--epsilons", "a"], "epsilon 'a' is no number"),
+        (["convert", "a.npy", "b.npy", "--output", "c.bin"], "must end in .safetensors"),
+        (["convert", "a.npy", "b.npy", "--output", "c.safetensors"], "there is no such file"),
+        (["purfy"], "No such command"),
+        (["demo", "--limit", "0"], "limit"),
+    ],
+)
+def test_wrong_requests_exit_with_2_and_one_line(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_work_that_fails_exits_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise WorkError("the work failed")
+
+    monkeypatch.setattr(zoo, "names", fail)
+    assert run("models") == 1
+    assert "the work failed" in capsys.readouterr().err
+
+
+def test_an_interrupt_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(zoo, "names", interrupt)
+    assert run("models") == 1
+
+
+def test_threads_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    assert run("--threads", 3, "models") == 0
+    assert chosen == [3]

@@ -1,0 +1,113 @@
+"""The documentation: its commands work, its tables are those of the results files, its links lead on."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from comdefend.cli import main
+from tests.conftest import ROOT, TinyClassifier
+
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands() -> list[str]:
+    """The lines of the README's shell blocks that call comdefend."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("comdefend ")]
+
+
+def test_the_readme_shows_the_commands_it_should() -> None:
+    shown = {shlex.split(command)[1] for command in commands()}
+    assert shown == {"purify", "models", "evaluate", "train"}
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_readmes_commands_work(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As written, on small stand-ins for the reader's files; trainings and evaluations cut short."""
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    for place in ("photo.jpg", "photos/a.jpg", "more/b.png", "path/to/images/c.png"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((40, 40), 60).convert("RGB").save(tmp_path / place)
+    (tmp_path / "path" / "to" / "net.py").write_text(
+        "from torch import nn\n"
+        "def make_net():\n"
+        "    return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 10))\n"
+    )
+    for name in ("cat", "dog"):
+        (tmp_path / "labelled" / name).mkdir(parents=True)
+        Image.effect_noise((32, 32), 60).convert("RGB").save(tmp_path / "labelled" / name / "0.png")
+    words = shlex.split(command)[1:]
+    if "<" in words:
+        done = subprocess.run(
+            f"{sys.executable} -m {command}",
+            shell=True,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return
+    if words[0] == "train":
+        monkeypatch.setenv("COMDEFEND_DATA", str(tmp_path / "named"))
+        (tmp_path / "named" / "cifar10").mkdir(parents=True)
+        shipped = ROOT / "src" / "comdefend" / "samples" / "cifar10.parquet"
+        (tmp_path / "named" / "cifar10" / "test-0.parquet").write_bytes(shipped.read_bytes())
+        words += ["steps=1", "interval=1", "batch=1", "validation_images=1", "--device", "cpu"]
+    if words[0] == "evaluate":
+        words = ["labelled" if word == "path/to/images" else word for word in words]
+        words += ["--limit", "2"]
+    assert main(words) == 0, capsys.readouterr().err
+
+
+def test_the_readmes_python_works() -> None:
+    """Its blocks in turn, with a classifier and images of the kind it speaks of; files are left out."""
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    scope = {"classifier": TinyClassifier(classes=10).eval(), "images": torch.rand(2, 3, 32, 32)}
+    code = "\n".join(blocks).replace('attacks=["fgsm", "bim"]', 'attacks=["fgsm", "bim"], limit=3')
+    code = re.sub(r"comdefend\.purify_image\(.*\)", "", code)
+    exec(code, scope)
+    assert scope["clean"].shape == (2, 3, 32, 32)  # type: ignore[attr-defined]
+    assert scope["defended"](scope["images"]).shape == (2, 10)  # type: ignore[operator]
+    assert len(scope["report"].results) == 10  # type: ignore[attr-defined]
+
+
+def test_tables_are_those_of_the_results_files() -> None:
+    script = [sys.executable, str(ROOT / "docs" / "tables.py"), "--check"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_results_files_say_where_their_numbers_come_from() -> None:
+    files = sorted((ROOT / "docs" / "results").glob("*.json"))
+    assert files
+    for path in files:
+        content = json.loads(path.read_text())
+        for record in content if isinstance(content, list) else [content]:
+            for key in ("seed", "software", "hardware", "commit"):
+                assert record[key] not in (None, {}), (path.name, key)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_makefile_has_the_readmes_targets() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

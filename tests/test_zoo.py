@@ -1,0 +1,112 @@
+"""Weights and their facts: written, read, refused, and the shipped ones as good as they say."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from comdefend import zoo
+from comdefend.data import load_data
+from comdefend.errors import RequestError
+from comdefend.model import ComDefend, ComDefendConfig
+from tests.conftest import tiny_model
+
+
+def write_tiny(path: Path, *, half: bool = False) -> zoo.Facts:
+    model = tiny_model()
+    model.com.fold_gain()
+    known = zoo.Facts(
+        name="tiny", kind="purifier", architecture=model.config.to_dict(), data="none", made="a test"
+    )
+    return zoo.write(model, known, path, half=half)
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    known = write_tiny(tmp_path / "tiny.safetensors")
+    facts, tensors = zoo.read(str(tmp_path / "tiny.safetensors"), kind="purifier")
+    model = ComDefend(ComDefendConfig(**facts.architecture))
+    zoo.fill(model, tensors, name="tiny")
+    images = torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(model(images), tiny_model()(images))
+    assert facts.name == known.name
+    assert json.loads((tmp_path / "tiny.json").read_text())["sha256"] == known.sha256
+
+
+def test_half_precision_halves_the_file(tmp_path: Path) -> None:
+    write_tiny(tmp_path / "whole.safetensors")
+    write_tiny(tmp_path / "half.safetensors", half=True)
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < sizes[0]
+    _, tensors = zoo.read(str(tmp_path / "half.safetensors"), kind="purifier")
+    assert all(t.dtype == torch.float32 for t in tensors.values())
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(RequestError, match="did you mean cifar10"):
+        zoo.read("cifar1", kind="purifier")
+
+
+def test_the_wrong_kind_is_refused(tmp_path: Path) -> None:
+    write_tiny(tmp_path / "tiny.safetensors")
+    with pytest.raises(RequestError, match="belong to a purifier; a classifier is needed"):
+        zoo.read(str(tmp_path / "tiny.safetensors"), kind="classifier")
+
+
+def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
+    garbage = tmp_path / "garbage.safetensors"
+    garbage.write_bytes(b"\x80\x04 not safetensors")
+    with pytest.raises(RequestError, match="no readable safetensors file"):
+        zoo.read(str(garbage), kind="purifier")
+    save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(RequestError, match="not written by comdefend"):
+        zoo.read(str(tmp_path / "foreign.safetensors"), kind="purifier")
+    with pytest.raises(RequestError, match="there is no such file"):
+        zoo.read(str(tmp_path / "gone.safetensors"), kind="purifier")
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    write_tiny(tmp_path / "tiny.safetensors")
+    _, tensors = zoo.read(str(tmp_path / "tiny.safetensors"), kind="purifier")
+    with pytest.raises(RequestError, match="do not fit their architecture"):
+        zoo.fill(ComDefend(), tensors, name="tiny")
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_shipped_weights_are_the_recorded_ones_and_say_how_they_were_made(name: str) -> None:
+    facts = zoo.facts(name)
+    read, _ = zoo.read(name, kind=facts.kind)
+    assert (read.name, read.architecture) == (facts.name, facts.architecture)
+    assert facts.recipe["data"] == facts.data
+    assert "recipe" in facts.made
+    assert facts.scores
+
+
+@pytest.mark.parametrize(("name", "lowest"), [("cifar10", 32.0), ("fashion-mnist", 29.5)])
+def test_shipped_purifiers_reconstruct_the_shipped_samples(name: str, lowest: float) -> None:
+    from comdefend.purifiers import load_comdefend
+
+    images = load_data(f"sample:{name}").images(range(40))
+    error = (load_comdefend(name)(images) - images).square().mean((1, 2, 3))
+    assert float((-10 * error.log10()).mean()) > lowest
+
+
+@pytest.mark.parametrize(
+    ("name", "sample", "lowest"),
+    [("cifar10-resnet9", "cifar10", 0.86), ("fashion-mnist-resnet9", "fashion-mnist", 0.90)],
+)
+def test_shipped_classifiers_classify_the_shipped_samples(name: str, sample: str, lowest: float) -> None:
+    from comdefend.classifiers import load_classifier
+
+    data = load_data(f"sample:{sample}")
+    rows = range(400)
+    with torch.no_grad():
+        correct = load_classifier(name)(data.images(rows)).argmax(1) == data.labels(rows)
+    assert float(correct.float().mean()) > lowest
+
+
+def test_shipped_files_stay_small() -> None:
+    folder = Path(zoo.__file__).parent
+    assert sum(p.stat().st_size for p in (folder / "weights").glob("*")) < 40e6
+    assert sum(p.stat().st_size for p in (folder / "samples").glob("*")) < 2e6

@@ -1,0 +1,77 @@
+"""Recipes: the shipped ones, overrides, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from comdefend.errors import RequestError
+from comdefend.training import load_recipe, recipe_names
+from comdefend.training.recipe import recipe_from_dict
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_is_sound(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.total_steps(50_000) > 0
+    assert recipe_from_dict(recipe.to_dict()) == recipe
+
+
+def test_the_papers_recipe_has_the_papers_settings() -> None:
+    recipe = load_recipe("cifar10-paper")
+    assert (recipe.epochs, recipe.batch, recipe.optimiser) == (30, 50, "adam")
+    assert (recipe.learning_rate, recipe.final_learning_rate) == (0.01, 0.0001)
+    assert (recipe.purifier.lam, recipe.purifier.phi, recipe.purifier.bits) == (0.0001, 20.0, 12)
+    assert recipe.total_steps(50_000) == 30_000
+
+
+def test_overrides_reach_nested_settings() -> None:
+    recipe = load_recipe("cifar10", ["purifier.bits=8", "learning_rate=1e-3", "steps=7"])
+    assert (recipe.purifier.bits, recipe.learning_rate, recipe.steps) == (8, 0.001, 7)
+
+
+def test_the_length_given_last_counts() -> None:
+    assert load_recipe("cifar10-paper", ["steps=5"]).epochs is None
+    assert load_recipe("cifar10", ["epochs=2"]).total_steps(6400) == 200
+
+
+def test_a_recipe_of_ones_own_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("trains: purifier\ndata: photos\nbatch: 4\nlearning_rate: 1e-3\nsteps: 10\n")
+    recipe = load_recipe(str(path))
+    assert (recipe.name, recipe.data, recipe.learning_rate) == ("mine", "photos", 0.001)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stepz=3", "unknown setting 'stepz'"),
+        ("purifier.bit=3", "unknown setting 'bit'"),
+        ("steps=many", "steps is 'many'; it must be int"),
+        ("batch=0", "batch is 0"),
+        ("optimiser=lion", "one of adam, sgd, muon"),
+        ("learning_rate=-1", "must be positive"),
+        ("purifier.bits=99", "bits is 99"),
+        ("schedule=exponential", "needs a final_learning_rate"),
+        ("steps", "form key=value"),
+        ("batch.size=3", "batch is not a group"),
+        ("purifier=3", "purifier must be a group"),
+        ("crop=true", "crop is True"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(override: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        load_recipe("cifar10", [override])
+
+
+def test_an_unknown_recipe_lists_the_shipped_ones() -> None:
+    with pytest.raises(RequestError, match="cifar10-paper"):
+        load_recipe("cifar11")
+
+
+@pytest.mark.parametrize("content", ["a: [", "- 1", "\x00", "{trains: purifier}"])
+def test_files_that_are_no_recipes_are_refused(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(content)
+    with pytest.raises(RequestError, match="broken"):
+        load_recipe(str(path))
