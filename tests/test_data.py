@@ -47,7 +47,7 @@ def test_a_folder_of_loose_images_has_none(image_file: Writer, tmp_path: Path) -
     assert not data.has_labels
     with pytest.raises(RequestError, match="has no labels"):
         data.labels()
-    with pytest.raises(RequestError, match="different sizes"):
+    with pytest.raises(RequestError, match="images of 12x9 and 5x5 cannot form one batch"):
         data.pixels()
 
 

@@ -96,14 +96,16 @@ class ImageSet:
         Raises `RequestError` where they are not all of one size.
         """
         chosen = range(len(self)) if indices is None else indices
-        arrays = [self.array(i, channels=channels) for i in chosen]
-        sizes = {a.shape[:2] for a in arrays}
-        if len(sizes) > 1:
-            raise RequestError(
-                f"data {self.name!r}: images of different sizes "
-                f"({', '.join(f'{w}x{h}' for h, w in sorted(sizes)[:3])}, ...) "
-                "cannot form one batch; all must have one size here"
-            )
+        arrays: list[np.ndarray[Any, np.dtype[np.uint8]]] = []
+        for index in chosen:
+            array = self.array(index, channels=channels)
+            if arrays and array.shape != arrays[0].shape:
+                (h, w), (other_h, other_w) = arrays[0].shape[:2], array.shape[:2]
+                raise RequestError(
+                    f"data {self.name!r}: images of {w}x{h} and {other_w}x{other_h} "
+                    "cannot form one batch; all must have one size here"
+                )
+            arrays.append(array)
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 
     def images(self, indices: Sequence[int] | None = None, *, channels: int | None = None) -> Tensor:

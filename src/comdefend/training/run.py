@@ -121,9 +121,11 @@ def _trainer(
     steps = module.total_steps
     if stop_after is not None:
         steps = min(steps, stop_after * recipe.interval)
+    kind, _, index = device.partition(":")
+    chosen: list[int] | int | str = [int(index)] if index else devices or "auto"
     return lightning.Trainer(
-        accelerator="gpu" if device.startswith("cuda") else device,
-        devices=devices or "auto" if device != "cpu" else 1,
+        accelerator="gpu" if kind == "cuda" else kind,
+        devices=1 if kind == "cpu" else chosen,
         precision=PRECISIONS[recipe.precision],  # type: ignore[arg-type]
         # Steps are what is counted: an epoch here is an interval, and a resumed run begins a new one.
         max_epochs=-1,
