@@ -1,11 +1,12 @@
 """BIM and PGD: many small steps along the sign of the gradient, each projected back to the budget."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from comdefend.attacks.base import Attack, foolbox_model, search_smallest
+from comdefend.attacks.base import Attack, Protocol, foolbox_model, search_smallest
 
 DEFAULT_BUDGET = 0.3
 """What an iterative attack without a budget gets, as in Foolbox 1.x."""
@@ -20,7 +21,7 @@ class BIM(Attack):
 
     name = "bim"
     norm = "linf"
-    protocol = "fixed"
+    protocol: ClassVar[Protocol] = "fixed"
 
     steps: int = 10
     step: float = 0.2
@@ -42,7 +43,7 @@ class PGD(Attack):
 
     name = "pgd"
     norm = "linf"
-    protocol = "fixed"
+    protocol: ClassVar[Protocol] = "fixed"
 
     steps: int = 20
     step: float = 0.125
@@ -69,35 +70,27 @@ class PGD(Attack):
 
 
 @dataclass(frozen=True)
-class MinimalBIM(Attack):
-    """BIM at rising budgets; the first that fools the model counts."""
+class MinimalBIM(BIM):
+    """BIM at `budgets` rising budgets; the first that fools the model counts."""
 
-    name = "bim"
-    norm = "linf"
     protocol = "minimal"
 
-    steps: int = 10
-    step: float = 0.2
     budgets: int = 12
 
     def run(self, model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | None) -> Tensor:
-        return _rising(self.budgets, self.steps, self.step, False, model, images, labels, epsilon)
+        return rising(super().run, self.budgets, model, images, labels, epsilon)
 
 
 @dataclass(frozen=True)
-class MinimalPGD(Attack):
-    """PGD at rising budgets; the first that fools the model counts."""
+class MinimalPGD(PGD):
+    """PGD at `budgets` rising budgets; the first that fools the model counts."""
 
-    name = "pgd"
-    norm = "linf"
     protocol = "minimal"
 
-    steps: int = 20
-    step: float = 0.125
     budgets: int = 12
 
     def run(self, model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | None) -> Tensor:
-        return _rising(self.budgets, self.steps, self.step, True, model, images, labels, epsilon)
+        return rising(super().run, self.budgets, model, images, labels, epsilon)
 
 
 def many_steps(
@@ -119,26 +112,20 @@ def many_steps(
     return attacked
 
 
-def _rising(
+def rising(
+    attack: Callable[[nn.Module, Tensor, Tensor, float], Tensor],
     count: int,
-    steps: int,
-    step: float,
-    random_start: bool,
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
     epsilon: float | None,
 ) -> Tensor:
-    def attempt(rows: Tensor, budget: float) -> Tensor:
-        return many_steps(
-            model, images[rows], labels[rows], budget,
-            steps=steps, step=step, random_start=random_start,
-        )  # fmt: skip
+    """A fixed attack at `count` evenly spaced budgets up to epsilon, on the images not yet fooled.
 
+    An image stops at most one space too late.
+    """
     most = DEFAULT_BUDGET if epsilon is None else epsilon
-    return search_smallest(attempt, model, images, labels, rising_budgets(most, count))
-
-
-def rising_budgets(most: float, count: int) -> Sequence[float]:
-    """`count` budgets up to `most`, evenly spaced: an image stops at most one space too late."""
-    return [most * k / count for k in range(1, count + 1)]
+    return search_smallest(
+        lambda rows, budget: attack(model, images[rows], labels[rows], budget),
+        model, images, labels, [most * k / count for k in range(1, count + 1)],
+    )  # fmt: skip
