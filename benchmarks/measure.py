@@ -11,11 +11,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from comdefend import zoo
+from comdefend import provenance, zoo
 from comdefend.atomic import write_json
 from comdefend.cli import main as comdefend
 from comdefend.data import load_data
-from comdefend.evaluation import provenance
 from comdefend.evaluation.reconstruction import reconstruction
 from comdefend.purifiers import load_comdefend
 

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import torch
 
-from comdefend import zoo
+from comdefend import provenance, zoo
 from comdefend.classifiers import build_classifier, load_classifier
 from comdefend.data import load_data
 from comdefend.evaluation import wilson
-from comdefend.evaluation.provenance import hardware
 from comdefend.evaluation.reconstruction import reconstruction
 from comdefend.model import ComDefend, ComDefendConfig
 from comdefend.purifiers import load_comdefend
@@ -32,7 +31,11 @@ def ship(run: Path) -> zoo.Facts:
     if known.kind == "purifier":
         network: torch.nn.Module = ComDefend(ComDefendConfig(**known.architecture))
         found = reconstruction(load_comdefend(str(source)), data)
-        scores = {"test_psnr": found.psnr, "interval": found.interval, "images": found.images}
+        scores: dict[str, object] = {
+            "test_psnr": found.psnr,
+            "interval": found.interval,
+            "images": found.images,
+        }
     else:
         network = build_classifier(**known.architecture)
         classifier, correct = load_classifier(str(source)), 0
@@ -44,10 +47,13 @@ def ship(run: Path) -> zoo.Facts:
         scores = {"test_accuracy": correct / len(data), "interval": interval, "images": len(data)}
     facts, tensors = zoo.read(str(source), kind=known.kind)
     zoo.fill(network, tensors, name=known.name)
-    made = f"{known.made}; {hardware()['cores']} processor cores"
-    return zoo.write(
-        network, replace(facts, scores=scores, made=made, sha256=""), WEIGHTS / f"{known.name}.safetensors"
-    )
+    scores["measured"] = {
+        "seed": 0,
+        "software": provenance.software(),
+        "hardware": provenance.hardware(),
+        "commit": provenance.commit(),
+    }
+    return zoo.write(network, replace(facts, scores=scores, sha256=""), WEIGHTS / f"{known.name}.safetensors")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,11 @@ ROOT = Path(__file__).parent.parent
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     folder = Path(os.environ.get("COMDEFEND_SHARED", ROOT.parent / "shared"))

@@ -87,6 +87,15 @@ def test_purify_from_standard_input_to_standard_output(image_file: Writer, tiny_
     assert (image.format, image.mode, image.size) == ("PNG", "L", (12, 9))
 
 
+def test_tiff_can_be_written_to_a_pipe(image_file: Writer, tiny_weights: str) -> None:
+    command = [sys.executable, "-m", "comdefend", "purify", "-", "-o", "-", "--format", "tiff"]
+    done = subprocess.run(
+        [*command, "--purifier", tiny_weights], input=image_file("a.png").read_bytes(), capture_output=True
+    )
+    assert done.returncode == 0
+    assert Image.open(io.BytesIO(done.stdout)).format == "TIFF"
+
+
 def test_purify_to_jpeg_warns_that_it_is_another_defence(
     image_file: Writer, tmp_path: Path, tiny_weights: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

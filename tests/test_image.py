@@ -1,5 +1,7 @@
 """Image files of every kind, damaged ones too, and tiles."""
 
+import struct
+import zlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -100,6 +102,25 @@ def test_cmyk_is_refused_with_a_sentence(image_file: Writer) -> None:
         read_picture(image_file("a.tiff", mode="CMYK"))
 
 
+def test_16_bit_colour_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    rows = zlib.compress(b"\x00" + bytes(range(12)))
+    chunks = ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+    (tmp_path / "deep.png").write_bytes(content)
+    with pytest.raises(RequestError, match=r"deep\.png has 16 bits for each colour"):
+        read_picture(tmp_path / "deep.png")
+
+
+def test_a_telephones_jpeg_with_a_preview_is_its_first_picture(tmp_path: Path) -> None:
+    main, preview = Image.new("RGB", (8, 6), "red"), Image.new("RGB", (4, 3), "blue")
+    main.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[preview])
+    assert read_picture(tmp_path / "a.jpg").pixels.shape == (1, 3, 6, 8)
+
+
 def test_several_frames_are_refused(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.tiff", save_all=True, append_images=frames[1:])
@@ -135,8 +156,8 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(data: st.DataObject,
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
     target = tmp_path / "a.png"
     target.write_bytes(b"old")
-    with pytest.raises(KeyError):
-        write_picture(Picture(torch.rand(1, 3, 4, 4)), target, format="NOSUCH")
+    with pytest.raises(RequestError, match="17000x1 cannot be written as WEBP"):
+        write_picture(Picture(torch.rand(1, 3, 1, 17000)), target, format="WEBP")
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
 

@@ -94,7 +94,7 @@ def purify(
     jobs = files.plan(inputs, output, format=format)
     if any(job.format in LOSSY for job in jobs):
         screen.print("JPEG loses detail, and is a defence of its own: the result is both together.")
-    module = load_purifier(_with_dtype(purifier, dtype)).to(device)
+    module = load_purifier(purifier, dtype=dtype).to(device)
     with _bar("purifying", json_) as progress:
         outcome = files.run(
             jobs,
@@ -164,11 +164,10 @@ def evaluate(
 
     if knowledge != "gray-box":
         raise RequestError(f"knowledge is {knowledge!r}; this version knows gray-box only")
-    references = {r: _with_dtype(r, dtype) for r in defences or ["comdefend"]}
     with _bar("evaluating", json_) as progress:
         report = run_evaluation(
             classifier,
-            references,
+            defences or ["comdefend"],
             data=data,
             attacks=_list(attacks),
             epsilons=[_epsilon(text) for text in _list(epsilons)],
@@ -177,6 +176,7 @@ def evaluate(
             batch=batch,
             seed=seed,
             device=device,
+            dtype=dtype,
             progress=progress,
         )
     _show_report(report, write_report(report, output), json_)
@@ -294,13 +294,6 @@ def _epsilon(text: str) -> float:
         return float(text) / 255
     except ValueError as error:
         raise RequestError(f"epsilon {text!r} is no number (units of 1/255, such as 8)") from error
-
-
-def _with_dtype(reference: str, dtype: str) -> str:
-    """The reference with `dtype` for those of its parts that compute with networks of ours."""
-    if dtype == "float32" or reference.partition(":")[0] != "comdefend":
-        return reference
-    return f"{reference}{',' if ':' in reference else ':'}dtype={dtype}"
 
 
 @contextmanager

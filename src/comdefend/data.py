@@ -47,11 +47,16 @@ _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
 
 
+class DifferentSizesError(RequestError):
+    """Images that would have to form one batch have different sizes."""
+
+
 class ImageSet:
     """Images of one split of a data set, with labels where it has them; decoded when asked for.
 
     `channels` is 1 where the images are grey and 3 otherwise. `classes` are the names of the labels,
-    empty where the data set does not tell.
+    empty where the data set does not tell. `split` is the one that was opened; "all" where there is
+    only one.
     """
 
     def __init__(self, rows: "datasets.Dataset", *, name: str, split: str) -> None:
@@ -87,13 +92,18 @@ class ImageSet:
     def array(self, index: int, *, channels: int | None = None) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Image `index` as uint8, H x W x channels."""
         mode = "L" if (channels or self.channels) == 1 else "RGB"
-        pixels = np.asarray(self._pil(index).convert(mode), dtype=np.uint8)
+        image = self._pil(index)
+        if image.mode.startswith("I;16"):
+            image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+        if image.mode in ("I", "F"):
+            raise RequestError(f"data {self.name!r}: image {index} has 32-bit pixels; 8 or 16 are read")
+        pixels = np.asarray(image.convert(mode), dtype=np.uint8)
         return pixels[:, :, None] if mode == "L" else pixels
 
     def pixels(self, indices: Sequence[int] | None = None, *, channels: int | None = None) -> Tensor:
         """Images as one uint8 tensor N x C x H x W (all of them by default).
 
-        Raises `RequestError` where they are not all of one size.
+        Raises `DifferentSizesError` where they are not all of one size.
         """
         chosen = range(len(self)) if indices is None else indices
         arrays: list[np.ndarray[Any, np.dtype[np.uint8]]] = []
@@ -101,7 +111,7 @@ class ImageSet:
             array = self.array(index, channels=channels)
             if arrays and array.shape != arrays[0].shape:
                 (h, w), (other_h, other_w) = arrays[0].shape[:2], array.shape[:2]
-                raise RequestError(
+                raise DifferentSizesError(
                     f"data {self.name!r}: images of {w}x{h} and {other_w}x{other_h} "
                     "cannot form one batch; all must have one size here"
                 )
@@ -122,6 +132,10 @@ class ImageSet:
         labels = torch.as_tensor(list(self._rows[self._label_column]), dtype=torch.int64)
         return labels if indices is None else labels[torch.as_tensor(list(indices))]
 
+    def subset(self, indices: Sequence[int]) -> "ImageSet":
+        """The images at `indices` alone."""
+        return ImageSet(self._rows.select(list(indices)), name=self.name, split=self.split)
+
     def pick(self, limit: int | None, *, seed: int) -> list[int]:
         """`limit` indices drawn without replacement, in order; all of them without a limit."""
         if limit is None or limit >= len(self):
@@ -140,7 +154,7 @@ def load_data(reference: str, *, split: str = "test") -> ImageSet:
     """
     kind, _, rest = reference.partition(":")
     if kind == "sample":
-        return _open(str(_sample_path(rest)), split="test", name=reference, whole=True)
+        return _open(str(_sample_path(rest)), split="test", name=reference)
     if kind == "hf" and rest:
         return _open_hub(rest, split=split, name=reference)
     if reference in NAMED:
@@ -174,14 +188,13 @@ def _load_named(name: str, *, split: str) -> ImageSet:
         ) from error
 
 
-def _open(path: str, *, split: str, name: str, whole: bool = False) -> ImageSet:
+def _open(path: str, *, split: str, name: str) -> ImageSet:
     found = Path(path)
     try:
         if found.is_file():
             if found.suffix != ".parquet":
                 raise RequestError(f"data {path!r}: a file must be Parquet (*.parquet)")
-            splits = _datasets().load_dataset("parquet", data_files={"test": str(found)})
-            whole = True
+            splits = _datasets().load_dataset("parquet", data_files={split: str(found)})
         elif any(found.glob("*.parquet")) or any(found.glob("*/*.parquet")):
             splits = _datasets().load_dataset(str(found))
         else:
@@ -192,7 +205,7 @@ def _open(path: str, *, split: str, name: str, whole: bool = False) -> ImageSet:
         raise RequestError(
             f"data {path!r} cannot be read as Parquet or as a folder of images: {str(error).splitlines()[0]}"
         ) from error
-    return ImageSet(_choose(splits, split, name, whole=whole), name=name, split=split)
+    return _choose(splits, split, name)
 
 
 def _open_hub(repository: str, *, split: str, name: str) -> ImageSet:
@@ -207,16 +220,16 @@ def _open_hub(repository: str, *, split: str, name: str) -> ImageSet:
             f"data {name!r}: the hub has no data set {repository!r}, or it cannot be reached: "
             f"{str(error).splitlines()[0]}"
         ) from error
-    return ImageSet(_choose(splits, split, name, whole=False), name=name, split=split)
+    return _choose(splits, split, name)
 
 
-def _choose(splits: Any, wanted: str, name: str, *, whole: bool) -> "datasets.Dataset":
+def _choose(splits: Any, wanted: str, name: str) -> ImageSet:
     names = list(splits)
-    if whole or len(names) == 1:
-        return splits[names[0]]
+    if len(names) == 1:
+        return ImageSet(splits[names[0]], name=name, split="all")
     for candidate in (wanted, *({"test": ("validation", "valid", "val")}.get(wanted, ()))):
         if candidate in names:
-            return splits[candidate]
+            return ImageSet(splits[candidate], name=name, split=candidate)
     raise RequestError(f"data {name!r} has no split {wanted!r}; it has {', '.join(names)}")
 
 

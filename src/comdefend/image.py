@@ -51,8 +51,15 @@ def read_picture(source: Path | bytes, *, name: str | None = None) -> Picture:
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as opened:
             frames = getattr(opened, "n_frames", 1)
-            if frames > 1:
+            # The further frames of a telephone's JPEG (MPO) are previews and depth maps.
+            if frames > 1 and opened.format != "MPO":
                 raise RequestError(f"{label} has {frames} frames; split it into single images first")
+            stored = " ".join(str(tile[3]) for tile in opened.tile)
+            if ";16" in stored and not opened.mode.startswith("I;16"):
+                raise RequestError(
+                    f"{label} has 16 bits for each colour, which would be cut to 8; "
+                    "convert it to 8 bits first (16-bit grey is handled)"
+                )
             opened.load()
             profile = opened.info.get("icc_profile")
             return _decode(ImageOps.exif_transpose(opened), label, profile)
@@ -83,11 +90,18 @@ def write_picture(picture: Picture, target: Path | BinaryIO, *, format: str) -> 
     options = settings.get(format, {})
     if picture.profile and format != "BMP":
         options["icc_profile"] = picture.profile
-    if not isinstance(target, Path):
-        image.save(target, format=format, **options)
-        return
-    with replacing(target) as temporary:
-        image.save(temporary, format=format, **options)
+    # Encoded in memory: some encoders seek, which a pipe cannot.
+    encoded = BytesIO()
+    try:
+        image.save(encoded, format=format, **options)
+    except (ValueError, OSError) as error:
+        size = f"{image.width}x{image.height}"
+        raise RequestError(f"an image of {size} cannot be written as {format}: {error}") from error
+    if isinstance(target, Path):
+        with replacing(target) as temporary:
+            temporary.write_bytes(encoded.getvalue())
+    else:
+        target.write(encoded.getvalue())
 
 
 def to_bytes(images: Tensor) -> Tensor:
@@ -139,10 +153,10 @@ def apply_tiled(
 ) -> Tensor:
     """`function` over N x C x H x W images of any size, at bounded memory.
 
-    `function` must keep the shape and look at most `halo` pixels far: the result is then that of
-    the whole image. At most about `pixels` pixels go through at once, many small images or one tile.
+    `function` must keep height and width and look at most `halo` pixels far: the result is then that
+    of the whole image. At most about `pixels` pixels go through at once, many small images or one tile.
     """
-    result = torch.empty_like(images)
+    result: Tensor | None = None
     for t in tiles(images.shape[2], images.shape[3], tile=tile, halo=halo):
         window = images[:, :, t.outer_top : t.outer_bottom, t.outer_left : t.outer_right]
         step = max(1, pixels // (window.shape[2] * window.shape[3]))
@@ -150,8 +164,10 @@ def apply_tiled(
         columns = slice(t.left - t.outer_left, t.right - t.outer_left)
         for start in range(0, len(images), step):
             part = function(window[start : start + step])
+            if result is None:
+                result = part.new_empty((len(images), part.shape[1], *images.shape[2:]))
             result[start : start + step, :, t.top : t.bottom, t.left : t.right] = part[:, :, rows, columns]
-    return result
+    return function(images) if result is None else result
 
 
 def code_picture(code: Tensor) -> Tensor:

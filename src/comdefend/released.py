@@ -9,7 +9,7 @@ import pickle
 import zipfile
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,20 +30,27 @@ def convert_released(encoder: Path, decoder: Path) -> ComDefend:
     """The authors' two files as one model, in evaluation mode.
 
     Bits, channels and widths are read off the shapes (the grey networks are a little wider than the
-    paper's). Raises `RequestError` for
-    files that are no such archives, hold anything but arrays, or do not form the two networks.
+    paper's). Raises `RequestError` for files that are no such archives, hold anything but arrays, or do
+    not form the two networks.
     """
     com, rec = read_released(encoder), read_released(decoder)
-    config = ComDefendConfig(
+    try:
+        config = _config(com, rec)
+    except ValueError as error:
+        raise RequestError(f"{str(encoder)!r} and {str(decoder)!r} do not fit: {error}") from error
+    model = ComDefend(config)
+    _fill(model.com.layers, com, encoder)
+    _fill(model.rec.layers, rec, decoder)
+    return model.eval().requires_grad_(False)
+
+
+def _config(com: list[Array], rec: list[Array]) -> ComDefendConfig:
+    return ComDefendConfig(
         image_channels=com[0].shape[2],
         bits=com[-2].shape[3],
         com_widths=tuple(kernel.shape[3] for kernel in com[:-2:2]),
         rec_widths=tuple(kernel.shape[3] for kernel in rec[:-2:2]),
     )
-    model = ComDefend(config)
-    _fill(model.com.layers, com, encoder)
-    _fill(model.rec.layers, rec, decoder)
-    return model.eval().requires_grad_(False)
 
 
 def read_released(path: Path) -> list[Array]:
@@ -57,7 +64,7 @@ def read_released(path: Path) -> list[Array]:
             stream = BytesIO(archive.read("w.npy"))
         npy.read_magic(stream)
         npy.read_array_header_1_0(stream)
-        array = _ArraysOnly(stream, path).load()
+        loaded = _ArraysOnly(stream, path).load()
     except RequestError:
         raise
     except FileNotFoundError as error:
@@ -66,16 +73,20 @@ def read_released(path: Path) -> list[Array]:
         raise RequestError(
             f"{str(path)!r} is no weights file of the authors' release: {type(error).__name__}: {error}"
         ) from error
-    entries = list(array.ravel()) if isinstance(array, np.ndarray) else []
-    arrays = [e for e in entries if isinstance(e, np.ndarray) and e.dtype.kind == "f"]
-    shapes = [a.ndim for a in arrays]
-    if len(arrays) != len(entries) or shapes != [4, 1] * LAYERS:
+    entries = loaded.value if isinstance(loaded, _PickledArray) else []
+    values = [entry.value for entry in entries if isinstance(entry, _PickledArray)]
+    arrays = [value for value in values if isinstance(value, np.ndarray)]
+    if len(arrays) != len(entries) or [a.ndim for a in arrays] != [4, 1] * LAYERS:
         raise RequestError(f"{str(path)!r} does not hold the kernels and biases of {LAYERS} layers")
     return arrays
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that knows four names and refuses all others."""
+    """An unpickler that knows four names, none of them numpy's own, and refuses all others.
+
+    numpy's functions trust what they are called with (an array can be made over any address), so the
+    names that rebuild arrays lead to stand-ins here, which check their arguments.
+    """
 
     def __init__(self, stream: BytesIO, path: Path) -> None:
         super().__init__(stream, encoding="latin1")
@@ -83,10 +94,10 @@ class _ArraysOnly(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         allowed: dict[tuple[str, str], Any] = {
-            ("numpy.core.multiarray", "_reconstruct"): _empty_array,
-            ("numpy._core.multiarray", "_reconstruct"): _empty_array,
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): _plain_dtype,
+            ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+            ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+            ("numpy", "ndarray"): _PickledArray,
+            ("numpy", "dtype"): _PickledType,
             ("_codecs", "encode"): _latin1,
         }
         if (module, name) not in allowed:
@@ -97,16 +108,43 @@ class _ArraysOnly(pickle.Unpickler):
         return allowed[module, name]
 
 
-def _empty_array(kind: Any, *_: Any) -> Array:
-    if kind is not np.ndarray:
+class _PickledType:
+    """Stands in for numpy.dtype: 32- or 64-bit floats, little-endian, or objects."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if code not in ("f4", "f8", "O", "O8"):
+            raise ValueError(f"arrays of {code!r} are not admitted")
+        self.code = code
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if state[1] not in ("<", "|"):
+            raise ValueError(f"the byte order {state[1]!r} is not admitted")
+
+
+class _PickledArray:
+    """Stands in for numpy.ndarray: `value` is the array, or for objects the list of its elements."""
+
+    def __init__(self) -> None:
+        self.value: Array | list[Any] = []
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, fortran, data = state
+        if not isinstance(kind, _PickledType):
+            raise ValueError("an array without a type")
+        if kind.code.startswith("O"):
+            if not isinstance(data, list):
+                raise ValueError("an array of objects must hold a list")
+            self.value = data
+        else:
+            raw = data.encode("latin1") if isinstance(data, str) else data
+            order: Literal["F", "C"] = "F" if fortran else "C"
+            self.value = np.frombuffer(raw, dtype=f"<{kind.code}").reshape(shape, order=order).copy()
+
+
+def _reconstruct(kind: Any, *_: Any) -> _PickledArray:
+    if kind is not _PickledArray:
         raise ValueError("only plain arrays are admitted")
-    return np.ndarray((0,), dtype="b")
-
-
-def _plain_dtype(text: str, *_: Any) -> "np.dtype[Any]":
-    if text not in ("f4", "f8", "O", "O8"):
-        raise ValueError(f"arrays of {text!r} are not admitted")
-    return np.dtype("O" if text == "O8" else text)
+    return _PickledArray()
 
 
 def _latin1(text: str, encoding: str) -> bytes:

@@ -85,7 +85,7 @@ def read(reference: str, *, kind: Kind) -> tuple[Facts, dict[str, Tensor]]:
         raise RequestError(f"weights {reference!r} are no readable safetensors file: {error}") from error
     if header is None:
         raise RequestError(f"weights {reference!r} were not written by comdefend: no facts in the header")
-    found = Facts(**json.loads(header))
+    found = replace(Facts(**json.loads(header)), sha256=_sha256(path))
     if found.kind != kind:
         raise RequestError(f"weights {reference!r} belong to a {found.kind}; a {kind} is needed")
     return found, {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}
@@ -115,10 +115,6 @@ def write(network: nn.Module, known: Facts, path: Path, *, half: bool = True) ->
         complete = replace(known, sha256=_sha256(temporary))
     write_json(path.with_suffix(".json"), asdict(complete))
     return complete
-
-
-def parameter_count(network: nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())
 
 
 def _folder() -> Path:

@@ -8,6 +8,7 @@ import torch
 
 from comdefend.errors import RequestError
 from comdefend.purifiers import ComDefendPurifier, load_comdefend
+from comdefend.purifiers.comdefend import default_weights
 from tests.conftest import tiny_model
 
 
@@ -63,9 +64,25 @@ def test_the_surrogate_has_gradients_and_the_purifier_has_none(tiny_purifier: Co
     assert images.grad.abs().max() > 0
 
 
+def test_compress_refuses_what_the_purifier_refuses(tiny_purifier: ComDefendPurifier) -> None:
+    with pytest.raises(RequestError, match="uint8"):
+        tiny_purifier.compress(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
+
+
+def test_the_code_of_tiles_is_the_code_that_was_used() -> None:
+    purifier = ComDefendPurifier(tiny_model(), tile=8, halo=0)
+    images = torch.rand(1, 3, 16, 16)
+    torch.testing.assert_close(
+        purifier.decompress(purifier.compress(images))[..., :2, :2], purifier(images)[..., :2, :2]
+    )
+    assert not torch.equal(purifier.compress(images), ComDefendPurifier(tiny_model()).compress(images))
+
+
 def test_grey_data_gets_the_grey_weights() -> None:
+    assert default_weights(1, None) == default_weights(1, "sample:fashion-mnist") == "fashion-mnist"
+    assert default_weights(3, None) == default_weights(3, "photos") == "cifar10"
+    assert default_weights(1, "mnist") == "mnist"
     assert load_comdefend(channels=1).image_channels == 1
-    assert load_comdefend().image_channels == 3
 
 
 @pytest.mark.parametrize("options", [{"tile": 0}, {"halo": -1}, {"noise": -0.1}, {"order": "gbr"}])

@@ -92,6 +92,28 @@ def test_an_output_folder_inside_the_input_is_not_purified_again(
     assert len(plan([str(tmp_path / "in")], target)) == 1
 
 
+@pytest.mark.parametrize("output", [".", "out/", "in"])
+def test_the_output_may_be_around_beside_or_in_place_of_the_input(
+    output: str, image_file: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    tiny_purifier: ComDefendPurifier,
+) -> None:  # fmt: skip
+    image_file("in/a.png")
+    monkeypatch.chdir(tmp_path)
+    before = (tmp_path / "in" / "a.png").read_bytes()
+    assert run(plan(["in"], output), tiny_purifier, overwrite=True).written == 1
+    assert ((tmp_path / "in" / "a.png").read_bytes() != before) == (output == "in")
+
+
+def test_a_failure_of_any_kind_stops_only_its_file(
+    image_file: Writer, tmp_path: Path, tiny_purifier: ComDefendPurifier
+) -> None:
+    image_file("in/wide.png", size=(17000, 1))
+    image_file("in/small.png")
+    outcome = run(plan([str(tmp_path / "in")], str(tmp_path / "out"), format="webp"), tiny_purifier)
+    assert outcome.written == 1
+    assert "cannot be written as WEBP" in outcome.failures[0][1]
+
+
 def test_a_corrupt_file_among_many_is_reported_and_the_others_done(
     image_file: Writer, tmp_path: Path, tiny_purifier: ComDefendPurifier
 ) -> None:
@@ -130,6 +152,7 @@ def test_existing_outputs_stop_a_batch_before_it_starts_or_are_skipped(
         (["a.png", "b.png"], "out.png", "give a folder"),
         (["."], "-", "give a folder"),
         (["-"], "out.gif", "suffix must be one of"),
+        (["a.png"], "out.gif", "suffix must be one of"),
         (["empty"], "out", "holds no images"),
     ],
 )

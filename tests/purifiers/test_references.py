@@ -29,6 +29,18 @@ def test_plus_composes_in_order() -> None:
     assert [type(p) for p in chain.purifiers] == [Identity, ComDefendPurifier]
 
 
+def test_dtype_reaches_every_part_and_yields_to_the_reference() -> None:
+    chain = load_purifier("comdefend:tile=32+none+comdefend:dtype=float32", dtype="bfloat16")
+    assert isinstance(chain, Chain)
+    kinds = [p.dtype for p in chain.purifiers if isinstance(p, ComDefendPurifier)]
+    assert kinds == [torch.bfloat16, torch.float32]
+
+
+def test_a_plus_in_a_path_is_no_composition(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"a\+b/c\.safetensors'?: there is no such file"):
+        load_purifier(f"comdefend:weights={tmp_path}/a+b/c.safetensors")
+
+
 def test_a_chain_is_one_after_the_other_and_so_are_its_gradients() -> None:
     first, second = ComDefendPurifier(tiny_model()), ComDefendPurifier(tiny_model(), order="bgr")
     chain = Chain([first, second])
@@ -79,6 +91,7 @@ def test_someone_elses_purifier_is_a_factory_in_a_file(tmp_path: Path) -> None:
         ("comdefend:colour=red", "colour"),
         ("comdefend:weights=nothing", "no weights named 'nothing'"),
         ("comdefend:dtype=int8", "dtype is 'int8'"),
+        ("comdefend:tile=1e2", "tile is 100.0; it must be a whole number"),
         ("nowhere.py:make", "there is no file"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,30 @@ def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(optimiser: str, 
     assert whole.keys() == resumed.keys()
     for key in whole:
         assert torch.equal(whole[key], resumed[key]), key
+
+
+def test_a_run_killed_before_its_last_file_is_finished_by_resuming(tmp_path: Path) -> None:
+    first = start(purifier_recipe("steps=2"), output=tmp_path, device="cpu")
+    (tmp_path / "weights.safetensors").unlink()
+    again = start(purifier_recipe("steps=2"), output=tmp_path, device="cpu", resume=True)
+    assert first == again
+
+
+def test_a_run_is_not_resumed_with_other_settings(tmp_path: Path) -> None:
+    start(purifier_recipe(), output=tmp_path, device="cpu", stop_after=1)
+    with pytest.raises(RequestError, match=r"begun with another learning_rate: learning_rate=0\.008"):
+        start(purifier_recipe("learning_rate=0.1"), output=tmp_path, device="cpu", resume=True)
+
+
+def test_a_folder_of_photographs_of_many_sizes_is_trained_on(
+    tmp_path: Path, image_file: Callable[..., Path]
+) -> None:
+    for number, size in enumerate([(40, 33), (200, 150), (64, 64)]):
+        image_file(f"photos/{number}.png", size=size)
+    recipe = load_recipe("folder", [f"data={tmp_path}/photos", "steps=1", "interval=1", "batch=1"])
+    facts = start(recipe, output=tmp_path / "run", device="cpu")
+    assert facts is not None
+    assert facts.scores["images"] == 1
 
 
 def test_a_grey_purifier_is_trained_for_grey_data(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def search_smallest(
 
     `attempt(indices, budget)` makes adversarial images for some of `images`. An image that is wrong
     to begin with stays as it is, and so does one that no budget breaks: this is how the attacks of
-    Foolbox 1.x, which the paper used, ended.
+    Foolbox 1.x ended, whose interface the paper's released scripts use.
     """
     result = images.clone()
     open_ = torch.nonzero(~fooled(model, images, labels))[:, 0]

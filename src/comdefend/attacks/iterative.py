@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from comdefend.attacks.base import Attack, Protocol, foolbox_model, search_smallest
+from comdefend.attacks.base import Attack, Protocol, foolbox_model, fooled, search_smallest
 
 DEFAULT_BUDGET = 0.3
 """What an iterative attack without a budget gets, as in Foolbox 1.x."""
@@ -37,7 +38,7 @@ class BIM(Attack):
 class PGD(Attack):
     """Projected gradient descent (Madry et al., 2018): BIM from a random point of the budget.
 
-    With `restarts` above 1, the first restart that fools the model counts. Random numbers are
+    With `restarts` above 1, images that are not fooled are tried again from another point. Random numbers are
     those of torch's global generator.
     """
 
@@ -59,13 +60,11 @@ class PGD(Attack):
             )  # fmt: skip
 
         result = attempt(images, labels)
-        if self.restarts > 1:
-            better = search_smallest(
-                lambda rows, _: attempt(images[rows], labels[rows]),
-                model, images, labels, [budget] * (self.restarts - 1),
-            )  # fmt: skip
-            found = (better != images).flatten(1).any(1)
-            result[found] = better[found]
+        for _ in range(self.restarts - 1):
+            unsolved = torch.nonzero(~fooled(model, result, labels))[:, 0]
+            if len(unsolved) == 0:
+                break
+            result[unsolved] = attempt(images[unsolved], labels[unsolved])
         return result
 
 
@@ -120,10 +119,7 @@ def rising(
     labels: Tensor,
     epsilon: float | None,
 ) -> Tensor:
-    """A fixed attack at `count` evenly spaced budgets up to epsilon, on the images not yet fooled.
-
-    An image stops at most one space too late.
-    """
+    """A fixed attack at `count` evenly spaced budgets up to epsilon, on the images not yet fooled."""
     most = DEFAULT_BUDGET if epsilon is None else epsilon
     return search_smallest(
         lambda rows, budget: attack(model, images[rows], labels[rows], budget),

@@ -1,17 +1,19 @@
 """`evaluate`: clean accuracy first, then each attack once on the bare classifier, tried on every defence."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from comdefend import provenance
 from comdefend.attacks import PROTOCOLS, Attack, Protocol, distance, find_attack
 from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import ImageSet, load_data
 from comdefend.errors import RequestError
-from comdefend.evaluation import provenance
 from comdefend.evaluation.results import Result, ThreatModel, wilson
 from comdefend.image import psnr
 from comdefend.purifiers import ComDefendPurifier, Identity, Purifier, load_purifier
@@ -55,17 +57,24 @@ class _Cell:
     attack: Attack
     threat_model: ThreatModel
 
+    @property
+    def title(self) -> str:
+        budget = f"epsilon {self.threat_model.budget()} ({self.threat_model.norm})"
+        return f"{self.attack.name}, {self.attack.protocol}, {budget}"
+
 
 @dataclass
-class _Tally:
-    """The running count of one cell and one defence."""
+class _Situation:
+    """The running count of one cell, or of no attack, over all defences."""
 
-    correct: int = 0
+    cell: _Cell | None
+    correct: dict[str, int]
     n: int = 0
     fooled: int = 0
     seconds: float = 0.0
-    psnr: list[Tensor] = field(default_factory=list)
+    psnr: dict[str, list[Tensor]] = field(default_factory=dict)
     distances: list[Tensor] = field(default_factory=list)
+    example: Example | None = None
 
 
 def evaluate(
@@ -80,6 +89,7 @@ def evaluate(
     seed: int = 0,
     batch: int = 100,
     device: str = "cpu",
+    dtype: str = "float32",
     examples: int = 8,
     classifier_name: str | None = None,
     progress: Progress | None = None,
@@ -87,100 +97,190 @@ def evaluate(
     """Accuracy of a classifier without and with defences, clean and under gray-box attack.
 
     `classifier` and `purifier` are modules or references; see `Defences` for several purifiers.
-    The undefended classifier is always among the rows.
-    `epsilons` are fractions of the range [0, 1] for L-infinity attacks (8/255, not 8); C&W (L2)
-    runs once, without a budget. `attacks` empty or ("none",): clean accuracy and PSNR alone.
-    `limit` images are drawn by `seed`; `batch` bounds memory; `examples`: how many images each
-    picture shows. "minimal" and "fixed" are explained at `Attack`.
+    The undefended classifier is always among the rows. `epsilons` are fractions of the range [0, 1]
+    for L-infinity attacks (8/255, not 8); C&W (L2) runs once, without a budget. `attacks` empty or
+    ("none",): clean accuracy and PSNR alone. "minimal" and "fixed" are explained at `Attack`.
+    `limit` images are drawn by `seed`; `batch` bounds memory (what an attack draws at random depends
+    on it); `examples`: how many images each picture shows. `dtype` is what purifiers given by
+    reference compute in. Modules are moved to `device`, and otherwise left as they were.
 
     Raises `RequestError` where classifier, data and request do not fit, before any work.
     """
+    if batch < 1:
+        raise RequestError(f"batch is {batch}; it must be at least 1")
     images = load_data(data) if isinstance(data, str) else data
     chosen = images.pick(limit, seed=seed)
     labels = images.labels(chosen)
-    network = load_classifier(classifier) if isinstance(classifier, str) else classifier.eval()
-    network = network.to(device)
+    network = load_classifier(classifier) if isinstance(classifier, str) else classifier
     name = classifier_name or (classifier if isinstance(classifier, str) else type(network).__name__)
-    defences = _defences(purifier, images.channels, device)
+    defences = _defences(purifier, images, dtype)
     cells, notes = _cells(attacks, epsilons, protocols)
-    if batch < 1:
-        raise RequestError(f"batch is {batch}; it must be at least 1")
-    first = images.images(chosen[:2]).to(device)
-    # Class range is checked over all the labels, the forward pass on two images.
-    classes = check_classifier(network, first, labels[: len(first)].to(device), name=name)
-    if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise RequestError(
-            f"classifier {name!r} knows {classes} classes, but the labels of {images.name!r} "
-            f"run from {int(labels.min())} to {int(labels.max())}"
-        )
-
-    tallies: dict[tuple[_Cell | None, str], _Tally] = {}
-    shown: dict[_Cell, Example] = {}
-    starts = range(0, len(chosen), batch)
-    done, total = 0, len(starts) * (len(cells) + 1)
-    for start in starts:
-        clean = images.images(chosen[start : start + batch]).to(device)
-        truth = labels[start : start + batch].to(device)
+    with _as_judged([network, *defences.values()], device):
+        check_classifier(network, images.images(chosen[:2]).to(device), labels, name=name)
+        judge = _Judge(network, defences, seed=seed, examples=examples)
+        situations = [judge.situation(cell) for cell in (None, *cells)]
+        starts = range(0, len(chosen), batch)
+        done, total = 0, len(starts) * len(situations)
+        for start in starts:
+            clean = images.images(chosen[start : start + batch]).to(device)
+            truth = labels[start : start + batch].to(device)
+            for situation in situations:
+                if progress:
+                    progress(done, total, situation.cell.title if situation.cell else "clean")
+                judge.count(situation, clean, truth, start)
+                done += 1
         if progress:
-            progress(done, total, "clean")
-        bare = _predict(network, clean)
-        for key, defence in defences.items():
-            tally = tallies.setdefault((None, key), _Tally())
-            purified = _count(tally, network, defence, clean, truth)
-            if not isinstance(defence, Identity):
-                tally.psnr.append(psnr(purified, clean).cpu())
-        done += 1
-        for cell in cells:
-            if progress:
-                progress(
-                    done, total, f"{cell.attack.name} {cell.attack.protocol} {cell.threat_model.budget()}"
-                )
-            adversarial, seconds = _attack(cell, network, clean, truth, seed + start)
-            turned = (_predict(network, adversarial) != truth) & (bare == truth)
-            far = distance(clean, adversarial, cell.attack.norm)[turned].cpu()
-            for key, defence in defences.items():
-                tally = tallies.setdefault((cell, key), _Tally())
-                _count(tally, network, defence, adversarial, truth)
-                tally.fooled += int(turned.sum())
-                tally.seconds += seconds
-                tally.distances.append(far)
-            if cell not in shown and examples:
-                shown[cell] = _example(
-                    cell, network, defences, clean, adversarial, truth, bare, turned, examples
-                )
-            done += 1
-    if progress:
-        progress(total, total, "done")
-
-    made = {
+            progress(total, total, "done")
+    found = [result for situation in situations for result in judge.results(situation)]
+    made: dict[str, Any] = {
         "software": provenance.software(),
         "hardware": provenance.hardware(),
         "commit": provenance.commit(),
     }
-    results = [
-        _result(tally, cell, images.name, name, key, defences[key], seed, made)
-        for (cell, key), tally in sorted(
-            tallies.items(), key=lambda item: _order(item[0], cells, list(defences))
+    return Report(
+        [replace(result, data=images.name, classifier=name, **made) for result in found],
+        [situation.example for situation in situations if situation.example],
+        images.classes,
+        tuple(notes),
+    )
+
+
+class _Judge:
+    """Attacks the bare classifier, and counts what it gets right behind each defence."""
+
+    def __init__(
+        self, network: nn.Module, defences: dict[str, nn.Module], *, seed: int, examples: int
+    ) -> None:
+        self.network, self.defences, self.seed, self.examples = network, defences, seed, examples
+
+    def situation(self, cell: _Cell | None) -> _Situation:
+        return _Situation(cell, dict.fromkeys(self.defences, 0))
+
+    def count(self, situation: _Situation, clean: Tensor, truth: Tensor, start: int) -> None:
+        """One batch of one situation; `start` is the place of its first image, for the seed."""
+        images = clean
+        if situation.cell is not None:
+            began = time.monotonic()
+            images = self._attack(situation.cell, clean, truth, start)
+            situation.seconds += time.monotonic() - began
+        purified = {name: self._purify(name, images, start) for name in self.defences}
+        situation.n += len(truth)
+        for name, cleaned in purified.items():
+            situation.correct[name] += int((self._predict(cleaned) == truth).sum())
+            if situation.cell is None and not isinstance(self.defences[name], Identity):
+                situation.psnr.setdefault(name, []).append(psnr(cleaned, clean).cpu())
+        if situation.cell is not None:
+            turned = (self._predict(images) != truth) & (self._predict(clean) == truth)
+            situation.fooled += int(turned.sum())
+            far = distance(clean, images, situation.cell.attack.norm)[turned]
+            situation.distances.append(far.cpu())
+            if situation.example is None and self.examples:
+                situation.example = self._example(situation.cell, clean, images, truth, turned, start)
+
+    def results(self, situation: _Situation) -> Iterator[Result]:
+        """One result for each defence, without what is common to the evaluation."""
+        cell = situation.cell
+        distances = torch.cat(situation.distances) if situation.distances else torch.empty(0)
+        for name, correct in situation.correct.items():
+            defence = self.defences[name]
+            measured = situation.psnr.get(name)
+            yield Result(
+                data="",
+                classifier="",
+                defence=name,
+                attack=cell.attack.name if cell else "none",
+                n=situation.n,
+                correct=correct,
+                threat_model=cell.threat_model if cell else None,
+                protocol=cell.attack.protocol if cell else None,
+                settings=asdict(cell.attack) if cell else {},
+                defence_settings=defence.settings() if isinstance(defence, Purifier) else {},
+                psnr=float(torch.cat(measured).mean()) if measured else None,
+                fooled=situation.fooled if cell else None,
+                distance=float(distances.median()) if len(distances) else None,
+                stochastic=bool(getattr(defence, "stochastic", False)),
+                seed=self.seed,
+                seconds=round(situation.seconds, 2),
+                interval=wilson(correct, situation.n),
+            )
+
+    def _attack(self, cell: _Cell, clean: Tensor, truth: Tensor, start: int) -> Tensor:
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed + start)
+            return cell.attack(self.network, clean, truth, epsilon=cell.threat_model.epsilon)
+
+    def _purify(self, name: str, images: Tensor, start: int) -> Tensor:
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(self.seed + start)
+            purified: Tensor = self.defences[name](images)
+        return purified
+
+    def _predict(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            predictions: Tensor = self.network(images).argmax(1)
+        return predictions
+
+    def _example(
+        self, cell: _Cell, clean: Tensor, attacked: Tensor, truth: Tensor, turned: Tensor, start: int
+    ) -> Example:
+        """The first images that the attack turned; others only where there are too few."""
+        rows = torch.cat([torch.nonzero(turned)[:, 0], torch.nonzero(~turned)[:, 0]])[: self.examples]
+        purified = {name: self._purify(name, attacked[rows], start) for name in self.defences}
+        codes = {
+            name: defence.compress(attacked[rows]).cpu()
+            for name, defence in self.defences.items()
+            if isinstance(defence, ComDefendPurifier)
+        }
+        return Example(
+            title=cell.title,
+            clean=clean[rows].cpu(),
+            adversarial=attacked[rows].cpu(),
+            labels=truth[rows].cpu(),
+            clean_predictions=self._predict(clean[rows]).cpu(),
+            purified={name: value.cpu() for name, value in purified.items()},
+            codes=codes,
+            predictions={name: self._predict(value).cpu() for name, value in purified.items()},
         )
-    ]
-    return Report(results, list(shown.values()), images.classes, tuple(notes))
 
 
-def _defences(purifier: Defences, channels: int, device: str) -> dict[str, nn.Module]:
-    found: dict[str, nn.Module] = {"none": Identity()}
+@contextmanager
+def _as_judged(modules: Sequence[nn.Module], device: str) -> Iterator[None]:
+    """Modules on the device, in evaluation mode, their parameters without gradients; then as before."""
+    modes = [(module, module.training) for module in modules]
+    wanted = [(p, p.requires_grad) for module in modules for p in module.parameters()]
+    for module in modules:
+        module.to(device).eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.train(training)
+        for parameter, needed in wanted:
+            parameter.requires_grad_(needed)
+
+
+def _defences(purifier: Defences, images: ImageSet, dtype: str) -> dict[str, nn.Module]:
+    named: Mapping[str, nn.Module | str]
     if isinstance(purifier, nn.Module):
-        found[type(purifier).__name__] = purifier
+        named = {type(purifier).__name__: purifier}
+    elif isinstance(purifier, Mapping):
+        named = purifier
     else:
-        if isinstance(purifier, str):
-            purifier = [purifier]
-        named = purifier if isinstance(purifier, Mapping) else {p: p for p in purifier}
-        for key, value in named.items():
-            found[key] = load_purifier(value, channels=channels) if isinstance(value, str) else value
-    for key, module in found.items():
-        needed = module.image_channels if isinstance(module, Purifier) else None
-        if needed is not None and needed != channels:
-            raise RequestError(f"defence {key!r} takes images of {needed} channels; the data has {channels}")
-    return {key: module.to(device).eval() for key, module in found.items()}
+        named = {p: p for p in ([purifier] if isinstance(purifier, str) else purifier)}
+    found: dict[str, nn.Module] = {"none": Identity()}
+    for name, value in named.items():
+        if name == "none":  # always there, and always undefended
+            continue
+        if isinstance(value, str):
+            value = load_purifier(value, channels=images.channels, data=images.name, dtype=dtype)
+        needed = value.image_channels if isinstance(value, Purifier) else None
+        if needed not in (None, images.channels):
+            raise RequestError(
+                f"defence {name!r} takes images of {needed} channels; "
+                f"those of {images.name!r} have {images.channels}"
+            )
+        found[name] = value
+    return found
 
 
 def _cells(
@@ -209,97 +309,4 @@ def _cells(
                 continue
             budgets: Sequence[float | None] = epsilons if attack.norm == "linf" else (None,)
             cells += [_Cell(attack, ThreatModel(attack.norm, budget)) for budget in budgets]
-    return cells, notes
-
-
-def _predict(model: nn.Module, images: Tensor) -> Tensor:
-    with torch.no_grad():
-        predictions: Tensor = model(images).argmax(1)
-    return predictions
-
-
-def _count(tally: _Tally, network: nn.Module, defence: nn.Module, images: Tensor, truth: Tensor) -> Tensor:
-    with torch.no_grad():
-        purified: Tensor = defence(images)
-    tally.correct += int((_predict(network, purified) == truth).sum())
-    tally.n += len(truth)
-    return purified
-
-
-def _attack(cell: _Cell, network: nn.Module, clean: Tensor, truth: Tensor, seed: int) -> tuple[Tensor, float]:
-    began = time.monotonic()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        adversarial = cell.attack(network, clean, truth, epsilon=cell.threat_model.epsilon)
-    return adversarial, time.monotonic() - began
-
-
-def _example(
-    cell: _Cell,
-    network: nn.Module,
-    defences: dict[str, nn.Module],
-    clean: Tensor,
-    adversarial: Tensor,
-    truth: Tensor,
-    bare: Tensor,
-    turned: Tensor,
-    count: int,
-) -> Example:
-    """The first images that the attack turned; others only where there are too few."""
-    rows = torch.cat([torch.nonzero(turned)[:, 0], torch.nonzero(~turned)[:, 0]])[:count]
-    with torch.no_grad():
-        purified = {key: defence(adversarial[rows]) for key, defence in defences.items()}
-        codes = {
-            key: defence.compress(adversarial[rows])
-            for key, defence in defences.items()
-            if isinstance(defence, ComDefendPurifier)
-        }
-    budget = f"epsilon {cell.threat_model.budget()} ({cell.threat_model.norm})"
-    title = f"{cell.attack.name}, {cell.attack.protocol}, {budget}"
-    return Example(
-        title=title,
-        clean=clean[rows].cpu(),
-        adversarial=adversarial[rows].cpu(),
-        labels=truth[rows].cpu(),
-        clean_predictions=bare[rows].cpu(),
-        purified={key: value.cpu() for key, value in purified.items()},
-        codes={key: value.cpu() for key, value in codes.items()},
-        predictions={key: _predict(network, value).cpu() for key, value in purified.items()},
-    )
-
-
-def _result(
-    tally: _Tally,
-    cell: _Cell | None,
-    data: str,
-    classifier: str,
-    defence: str,
-    module: nn.Module,
-    seed: int,
-    made: dict[str, object],
-) -> Result:
-    distances = torch.cat(tally.distances) if tally.distances else torch.empty(0)
-    return Result(
-        data=data,
-        classifier=classifier,
-        defence=defence,
-        attack=cell.attack.name if cell else "none",
-        n=tally.n,
-        correct=tally.correct,
-        threat_model=cell.threat_model if cell else None,
-        protocol=cell.attack.protocol if cell else None,
-        settings=asdict(cell.attack) if cell else {},
-        psnr=float(torch.cat(tally.psnr).mean()) if tally.psnr else None,
-        fooled=tally.fooled if cell else None,
-        distance=float(distances.median()) if len(distances) else None,
-        stochastic=bool(getattr(module, "stochastic", False)),
-        seed=seed,
-        seconds=round(tally.seconds, 2),
-        interval=wilson(tally.correct, tally.n),
-        **made,  # type: ignore[arg-type]
-    )
-
-
-def _order(key: tuple[_Cell | None, str], cells: list[_Cell], defences: list[str]) -> tuple[int, int]:
-    cell, defence = key
-    return (-1 if cell is None else cells.index(cell), defences.index(defence))
+    return list(dict.fromkeys(cells)), list(dict.fromkeys(notes))

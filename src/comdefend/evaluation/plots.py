@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Sequence
 from io import BytesIO
+from itertools import cycle
 from textwrap import fill
 from typing import Any
 
@@ -35,7 +36,7 @@ def accuracy_plot(results: Sequence[Result]) -> Any:
         axis.set_visible(False)
     names = defences(results)
     for axis, ((protocol, attack), cells) in zip(axes.flat, panels.items(), strict=False):
-        for colour, name in zip(_COLOURS, names, strict=False):
+        for colour, name in zip(cycle(_COLOURS), names, strict=False):
             points = [r for r in cells if r.defence == name]
             if name in clean:
                 points = [clean[name], *points]

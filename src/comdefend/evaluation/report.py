@@ -31,6 +31,8 @@ def write_report(report: Report, folder: Path) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = {"results": folder / RESULTS, "page": folder / PAGE}
     write_results(paths["results"], report.results)
+    for stale in folder.glob("examples*.png"):
+        stale.unlink()
     pictures = []
     if any(result.protocol for result in report.results):
         plot = as_png(accuracy_plot(report.results))

@@ -43,7 +43,8 @@ class Result:
     `psnr` is the mean over the images of the purified image's PSNR in dB (None without a defence).
     `fooled` counts the images that the attack turned on the bare classifier, which it knew;
     `distance` is the median size of the perturbation over those, in the threat model's norm.
-    `interval`: 95 %, Wilson.
+    `settings` are the attack's, `defence_settings` what identifies the defence (for ComDefend the
+    weights, their SHA-256, and what it computed in). `interval`: 95 %, Wilson.
     """
 
     data: str
@@ -55,6 +56,7 @@ class Result:
     threat_model: ThreatModel | None = None
     protocol: Protocol | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    defence_settings: dict[str, Any] = field(default_factory=dict)
     psnr: float | None = None
     fooled: int | None = None
     distance: float | None = None

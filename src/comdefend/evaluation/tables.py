@@ -59,7 +59,8 @@ def caption(results: Sequence[Result]) -> list[str]:
         lines.append("fixed: the attack spends its whole budget (today's standard).")
     if any(r.protocol == "minimal" for r in results):
         lines.append(
-            "minimal: the smallest perturbation, up to the budget, that fools the classifier (the paper's)."
+            "minimal: the smallest perturbation, up to the budget, that fools the classifier "
+            "(what the paper seems to have used)."
         )
     for result in results:
         if result.psnr is not None:

@@ -1,5 +1,6 @@
 """Purifiers: defences that clean images, [0, 1] N x C x H x W to the same shape, and their names."""
 
+import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
@@ -22,38 +23,50 @@ __all__ = [
     "load_purifier",
 ]
 
-PURIFIERS: dict[str, Callable[..., Purifier]] = {
-    "comdefend": load_comdefend,
-    "none": Identity,
-}
-"""Purifiers by the name that references use. Each takes `channels` and its own options."""
+
+def _nothing(*, channels: int, data: str | None, dtype: str) -> Purifier:  # noqa: ARG001
+    return Identity()
 
 
-def load_purifier(reference: str, *, channels: int = 3) -> Purifier:
+PURIFIERS: dict[str, Callable[..., Purifier]] = {"comdefend": load_comdefend, "none": _nothing}
+"""Purifiers by the name that references use: each takes what `load_purifier` is told, and its options."""
+
+
+def load_purifier(
+    reference: str, *, channels: int = 3, data: str | None = None, dtype: str = "float32"
+) -> Purifier:
     """A purifier by reference: `NAME`, `NAME:key=value,...`, `PATH.py:FACTORY`, `a+b`, `none`.
 
-    `channels` are those of the images it will see; it chooses the weights where none are named.
-    Raises `RequestError` for an unknown name or option.
+    `channels` are those of the images it will see and `data` the name of their data set: they choose
+    the weights where none are named. `dtype` is what networks of ours compute in, unless the
+    reference says. Raises `RequestError` for an unknown name or option.
     """
-    parts = reference.split("+")
+    parts = _parts(reference)
     if len(parts) > 1:
-        return Chain([load_purifier(part, channels=channels) for part in parts])
+        return Chain([load_purifier(part, channels=channels, data=data, dtype=dtype) for part in parts])
     if is_factory(reference):
         made = load_factory(reference)
         if not isinstance(made, Purifier):
             raise RequestError(
                 f"purifier {reference!r} made a {type(made).__name__}; a comdefend.Purifier is needed"
             )
-        return made
+        return made.eval()
     name, _, text = reference.partition(":")
     if name not in PURIFIERS:
         near = get_close_matches(name, PURIFIERS, n=2)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise RequestError(f"there is no purifier {name!r}{hint} (known: {', '.join(PURIFIERS)})")
+    settings = {"channels": channels, "data": data, "dtype": dtype, **_options(text, reference)}
     try:
-        return PURIFIERS[name](channels=channels, **_options(text, reference))
+        return PURIFIERS[name](**settings).eval()
     except TypeError as error:
         raise RequestError(f"purifier {reference!r}: {error}") from error
+
+
+def _parts(reference: str) -> list[str]:
+    """`a+b` taken apart: only where a purifier's name follows, since paths may hold a plus too."""
+    names = "|".join(map(re.escape, PURIFIERS))
+    return re.split(rf"\+(?=(?:{names})(?:[:+]|$)|[^+=,:]+\.py:)", reference)
 
 
 def _options(text: str, reference: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The Purifier interface: what every defence that cleans images promises, and the check of its input."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,10 @@ class Purifier(nn.Module, ABC):
         Athalye et al., 2018).
         """
         return images
+
+    def settings(self) -> dict[str, Any]:
+        """What identifies this defence in a file of results: numbers and text by name."""
+        return {}
 
     def forward(self, images: Tensor) -> Tensor:
         """Purified images. Raises `RequestError` for input that is not images in [0, 1]."""

@@ -4,7 +4,8 @@ Assumes an attacker who does not know it (gray-box). Against one who does it has
 the hard code hides gradients, and a straight-through or tempered gradient finds them again.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from comdefend import zoo
 from comdefend.errors import RequestError
 from comdefend.image import apply_tiled
 from comdefend.model import ComDefend, ComDefendConfig, channels_last
-from comdefend.purifiers.base import Purifier
+from comdefend.purifiers.base import Purifier, check_images
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -22,7 +23,7 @@ SURROGATE_TEMPERATURE = 50.0
 
 
 class ComDefendPurifier(Purifier):
-    """Compress to the binary code and reconstruct.
+    """Compress to the binary code and reconstruct. `model` is taken over: cast, and laid out anew.
 
     `tile` and `halo` are in pixels: with the networks' reach (18, the default) or more for a halo the
     result is that of the whole image.
@@ -30,7 +31,7 @@ class ComDefendPurifier(Purifier):
     them takes a kilobyte each. `dtype`: what the networks compute in; bfloat16 is faster
     where the processor has it and changes a few bits of the code. `order`, `halo=0` with
     `tile=32`, and `noise` (standard deviation of noise on the logits at test time) are there to
-    follow the authors' released pipeline.
+    follow the authors' released pipeline. `origin` says where the weights came from.
     """
 
     def __init__(
@@ -43,8 +44,12 @@ class ComDefendPurifier(Purifier):
         noise: float = 0.0,
         dtype: torch.dtype = torch.float32,
         pixels_at_once: int = 2**17,
+        origin: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
+        for key, value in {"tile": tile, "halo": halo, "pixels_at_once": pixels_at_once}.items():
+            if not isinstance(value, int | None):
+                raise RequestError(f"{key} is {value!r}; it must be a whole number of pixels")
         halo = model.config.reach if halo is None else halo
         if tile < 1 or halo < 0 or noise < 0:
             raise RequestError(
@@ -56,6 +61,7 @@ class ComDefendPurifier(Purifier):
         channels_last(self.model)
         self.tile, self.halo, self.order, self.noise = tile, halo, order, noise
         self.pixels_at_once = pixels_at_once
+        self.origin = origin or {}
         self.image_channels = model.config.image_channels
         self.stochastic = noise > 0
 
@@ -65,26 +71,36 @@ class ComDefendPurifier(Purifier):
         return dtype
 
     def purify(self, images: Tensor) -> Tensor:
-        with torch.no_grad():
-            return apply_tiled(
-                self._whole, images, tile=self.tile, halo=self.halo, pixels=self.pixels_at_once
-            )
+        return self._tiled(self._whole, images)
 
     def compress(self, images: Tensor) -> Tensor:
         """The binary code of images in [0, 1]: booleans, N x bits x H x W."""
-        with torch.no_grad():
-            return self._code(images)
+        return self._tiled(self._code, check_images(images, channels=self.image_channels))
 
     def decompress(self, code: Tensor) -> Tensor:
         """The float32 images that a code stands for."""
         with torch.no_grad():
             return self._ordered(self.model.decompress(code)).float()
 
+    def settings(self) -> dict[str, Any]:
+        return {
+            **self.origin,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "tile": self.tile,
+            "halo": self.halo,
+            "order": self.order,
+            "noise": self.noise,
+        }
+
     def surrogate(self, images: Tensor) -> Tensor:
         """The round trip with a tempered soft code, whose gradient is that of the networks."""
         network_images = self._ordered(images).to(self.dtype)
         soft = self.model.soft(network_images, temperature=SURROGATE_TEMPERATURE)
         return self._ordered(soft).to(images.dtype)
+
+    def _tiled(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return apply_tiled(function, images, tile=self.tile, halo=self.halo, pixels=self.pixels_at_once)
 
     def _whole(self, images: Tensor) -> Tensor:
         return self._ordered(self.model.decompress(self._code(images))).to(images.dtype)
@@ -101,15 +117,33 @@ class ComDefendPurifier(Purifier):
 
 
 def load_comdefend(
-    weights: str | None = None, *, channels: int = 3, dtype: str = "float32", **options: object
+    weights: str | None = None,
+    *,
+    channels: int = 3,
+    data: str | None = None,
+    dtype: str = "float32",
+    **options: Any,
 ) -> ComDefendPurifier:
-    """The purifier with weights by name or path; by default the shipped ones for `channels`."""
-    name = weights or {1: "fashion-mnist", 3: "cifar10"}.get(channels)
-    if name is None:
-        raise RequestError(f"no weights ship for images of {channels} channels; 1 or 3 are possible")
+    """The purifier with weights by name or path; by default the shipped ones that suit the images.
+
+    Those are the ones of the data set `data` ("mnist", "sample:cifar10") if there are such, and else
+    those for images of `channels` channels. `options` are the purifier's.
+    """
+    name = weights or default_weights(channels, data)
     if dtype not in DTYPES:
         raise RequestError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
     known, tensors = zoo.read(name, kind="purifier")
     model = ComDefend(ComDefendConfig(**known.architecture))
     zoo.fill(model, tensors, name=name)
-    return ComDefendPurifier(model, dtype=DTYPES[dtype], **options)  # type: ignore[arg-type]
+    origin = {"weights": known.name, "sha256": known.sha256}
+    return ComDefendPurifier(model, dtype=DTYPES[dtype], origin=origin, **options)
+
+
+def default_weights(channels: int, data: str | None) -> str:
+    named = (data or "").removeprefix("sample:")
+    if named in zoo.names("purifier") and zoo.facts(named).architecture["image_channels"] == channels:
+        return named
+    by_channels = {1: "fashion-mnist", 3: "cifar10"}
+    if channels not in by_channels:
+        raise RequestError(f"no weights ship for images of {channels} channels; 1 or 3 are possible")
+    return by_channels[channels]

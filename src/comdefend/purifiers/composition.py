@@ -1,6 +1,7 @@
 """Purifiers put together: none at all, one after another, and in front of a classifier."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -9,11 +10,7 @@ from comdefend.purifiers.base import Purifier
 
 
 class Identity(Purifier):
-    """No defence: the images as they came, of any number of channels."""
-
-    def __init__(self, *, channels: int | None = None) -> None:
-        super().__init__()
-        self.image_channels = channels
+    """No defence: the images as they came."""
 
     def purify(self, images: Tensor) -> Tensor:
         return images
@@ -34,6 +31,10 @@ class Chain(Purifier):
         for purifier in self.purifiers:
             images = purifier(images)
         return images
+
+    def settings(self) -> dict[str, Any]:
+        parts = [p for p in self.purifiers if isinstance(p, Purifier)]
+        return {f"{index} {type(p).__name__}": p.settings() for index, p in enumerate(parts)}
 
     def surrogate(self, images: Tensor) -> Tensor:
         for purifier in self.purifiers:

@@ -1,5 +1,6 @@
 """Image files through a purifier: one, a thousand, folders, standard input and output."""
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -85,9 +86,12 @@ def plan(inputs: Sequence[str], output: str, *, format: str | None = None) -> li
     if missing:
         raise RequestError(f"{missing[0]!r}: there is no such file or folder")
     only = Path(inputs[0])
-    to_file = output == STREAM or (Path(output).suffix.lower() in FORMATS and not Path(output).is_dir())
-    if to_file:
-        if len(inputs) > 1 or only.is_dir():
+    many = len(inputs) > 1 or only.is_dir()
+    target = Path(output)
+    looks_like_a_file = target.suffix.lower() in FORMATS or (bool(target.suffix) and not many)
+    to_file = looks_like_a_file and not target.is_dir() and not output.endswith(os.sep)
+    if output == STREAM or to_file:
+        if many:
             raise RequestError(f"output {output!r} is one file, but the inputs may be many; give a folder")
         return [_single(only, output, format)]
     suffix = f".{format}" if format else ".png"
@@ -137,8 +141,11 @@ def run(
                 outcome.written += 1
             except RequestError as error:
                 outcome.failures.append((str(job.source or "standard input"), str(error)))
-            except OSError as error:
-                outcome.failures.append((str(job.target or "standard output"), str(error)))
+            except BrokenPipeError:
+                raise
+            except Exception as error:  # whatever one file brings up, the others go on
+                reason = f"{type(error).__name__}: {error}"
+                outcome.failures.append((str(job.source or "standard input"), reason))
         if progress:
             progress(number)
     return outcome
@@ -180,15 +187,16 @@ def _find(inputs: Sequence[str], output: Path) -> list[tuple[Path, Path]]:
         if path.is_file():
             found.append((path, Path(path.name)))
             continue
+        # What an output folder inside the input holds is not purified again.
+        inner = output.resolve() != path.resolve() and output.resolve().is_relative_to(path.resolve())
         inside = [
             file
             for file in sorted(path.rglob("*"))
             if file.is_file()
             and file.suffix.lower() in READABLE
-            # An output folder inside the input is not purified again.
-            and not file.resolve().is_relative_to(output.resolve())
+            and not (inner and file.resolve().is_relative_to(output.resolve()))
         ]
-        if not inside and not output.resolve().is_relative_to(path.resolve()):
+        if not inside:
             raise RequestError(f"{name!r} holds no images ({', '.join(READABLE)})")
         prefix = Path(path.resolve().name) if len(inputs) > 1 else Path()
         found += [(file, prefix / file.relative_to(path)) for file in inside]

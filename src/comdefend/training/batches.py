@@ -1,12 +1,13 @@
 """Training batches, each a function of the seed and its step alone, so a resumed run sees the same."""
 
+import copy
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from comdefend.data import ImageSet
+from comdefend.data import DifferentSizesError, ImageSet
 from comdefend.errors import RequestError
 
 
@@ -46,8 +47,9 @@ class Batches(IterableDataset[tuple[Tensor, Tensor]]):
 
     def between(self, start: int, stop: int) -> "Batches":
         """The same batches, narrowed to the steps from `start` up to and without `stop`."""
-        self.start, self.stop = start, stop
-        return self
+        narrowed = copy.copy(self)
+        narrowed.start, narrowed.stop = start, stop
+        return narrowed
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         epoch_steps = len(self.data) // self.batch
@@ -110,7 +112,7 @@ def _decode_all(data: ImageSet, channels: int) -> Tensor | None:
         return None
     try:
         return data.pixels(channels=channels)
-    except RequestError:
+    except DifferentSizesError:
         return None
 
 

@@ -18,6 +18,9 @@ from comdefend.training.batches import Batches, seeded
 from comdefend.training.optimisers import make_optimiser, schedule_factor
 from comdefend.training.recipe import Recipe
 
+VALIDATION_SIDE = 128
+"""Validation images larger than this are cut to their middle."""
+
 
 class Training(lightning.LightningModule):
     """What both kinds of training share: batches, optimiser, schedule, the check for NaN.
@@ -58,11 +61,16 @@ class Training(lightning.LightningModule):
         return DataLoader(self._batches.between(start, stop), batch_size=None)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        chosen = self.validation.pick(self.recipe.validation_images, seed=0)
-        images = self.validation.pixels(chosen, channels=self.channels)
-        labels = self.validation.labels(chosen) if self.validation.has_labels else torch.zeros(len(chosen))
+        images = central_pixels(self.validation, channels=self.channels)
+        has_labels = self.validation.has_labels
+        labels = self.validation.labels() if has_labels else torch.zeros(len(images))
         dataset = torch.utils.data.TensorDataset(images, labels)
-        return DataLoader(dataset, batch_size=100)
+        # Whole images of 32x32 go a hundred at a time, larger ones fewer.
+        batch = max(1, 100 * 32**2 // (images.shape[2] * images.shape[3]))
+        return DataLoader(dataset, batch_size=batch)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["recipe"] = self.recipe.to_dict()
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         images, labels = batch
@@ -87,11 +95,22 @@ class Training(lightning.LightningModule):
         if not torch.isfinite(loss):
             raise WorkError(
                 f"the loss is {loss.item()} at step {self.global_step}: training cannot go on. "
-                "Resume from the last checkpoint with a lower learning_rate, or set clip"
+                "Start again in another folder with a lower learning_rate, or set clip"
             )
 
     def report(self, score: Tensor) -> None:
         self.log(self.score_name, score, on_epoch=True, sync_dist=True)
+
+
+def central_pixels(data: ImageSet, *, channels: int) -> Tensor:
+    """Images as one uint8 tensor: whole where they are small and of one size, else their middles."""
+    arrays = [data.array(index, channels=channels) for index in range(len(data))]
+    height, width = (min(VALIDATION_SIDE, *(a.shape[axis] for a in arrays)) for axis in (0, 1))
+    middles = []
+    for array in arrays:
+        top, left = (array.shape[0] - height) // 2, (array.shape[1] - width) // 2
+        middles.append(torch.from_numpy(array[top : top + height, left : left + width].copy()))
+    return torch.stack(middles).permute(0, 3, 1, 2).contiguous()
 
 
 class PurifierTraining(Training):

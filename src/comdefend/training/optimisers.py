@@ -101,7 +101,7 @@ def make_optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         for group in muon.param_groups:
             group["weight_decay"] = decay
         return Together(muon, torch.optim.Adam(others, lr=recipe.side_learning_rate))
-    # Biases and the scales of normalisation layers are not decayed.
+    # Only kernels are decayed: not biases, scales of normalisation layers, or the last layer.
     groups: list[dict[str, Any]] = [{"params": kernels, "weight_decay": decay}, {"params": others}]
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True)

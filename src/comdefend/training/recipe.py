@@ -1,6 +1,6 @@
 """A recipe: every setting of one training, read from YAML, checked before any work starts."""
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from types import UnionType
@@ -148,17 +148,6 @@ def load_recipe(reference: str, overrides: list[str] | None = None) -> Recipe:
         _override(content, override)
     recipe: Recipe = _build(Recipe, content, where=f"recipe {content['name']!r}")
     return recipe
-
-
-def recipe_from_dict(content: dict[str, Any]) -> Recipe:
-    """The inverse of `Recipe.to_dict`."""
-    recipe: Recipe = _build(Recipe, content, where="recipe")
-    return recipe
-
-
-def with_steps(recipe: Recipe, steps: int) -> Recipe:
-    """The same recipe, cut or stretched to `steps`."""
-    return replace(recipe, steps=steps, epochs=None)
 
 
 def _override(content: dict[str, Any], override: str) -> None:

@@ -12,10 +12,10 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from comdefend import zoo
+from comdefend import provenance, zoo
 from comdefend.atomic import replacing
 from comdefend.data import load_data
-from comdefend.errors import RequestError
+from comdefend.errors import RequestError, WorkError
 from comdefend.model import ComDefend
 from comdefend.training.modules import ClassifierTraining, PurifierTraining, Training
 from comdefend.training.recipe import PRECISIONS, Recipe
@@ -83,6 +83,8 @@ def train(
     checkpoint = output / LAST
     if resume and not checkpoint.is_file():
         raise RequestError(f"output {str(output)!r} holds no {LAST}: nothing to resume")
+    if resume:
+        _check_same_recipe(recipe, checkpoint)
     if not resume and checkpoint.is_file():
         raise RequestError(f"output {str(output)!r} holds a run already; use --resume or another folder")
     # Lightning's own messages are for its developers; ours say what a user needs.
@@ -96,14 +98,38 @@ def train(
     if trainer.global_step < module.total_steps:
         log.info("stopped at step %d; continue with --resume", trainer.global_step)
         return None
+    if module.score_name not in trainer.callback_metrics:  # resumed after the last step
+        trainer.validate(module, verbose=False)
+    if not all(torch.isfinite(p).all() for p in module.network.parameters()):
+        raise WorkError("the weights are no longer numbers: start again with a lower learning_rate")
     if not trainer.is_global_zero:  # of several processes one writes
         return None
     return _finish(module, trainer, output)
 
 
+def _check_same_recipe(recipe: Recipe, checkpoint: Path) -> None:
+    """A run goes on as it began; another recipe would be neither the one nor the other."""
+    began = torch.load(checkpoint, weights_only=True)["recipe"]
+    now = recipe.to_dict()
+    changed = [key for key in now if now[key] != began.get(key)]
+    if changed:
+        raise RequestError(
+            f"{str(checkpoint.parent)!r} was begun with another {', '.join(changed)}: "
+            f"{', '.join(f'{key}={began.get(key)}' for key in changed)}; "
+            "resume with the same settings, or start in another folder"
+        )
+
+
 def _module(recipe: Recipe, output: Path) -> Training:
     data = load_data(recipe.data, split="train")
     validation = load_data(recipe.data, split="test")
+    if data.split == validation.split:  # one split for both: some images are held out
+        held = set(data.pick(max(1, min(recipe.validation_images, len(data) // 10)), seed=0))
+        validation = data.subset(sorted(held))
+        if len(held) < len(data):
+            data = data.subset([index for index in range(len(data)) if index not in held])
+    else:
+        validation = validation.subset(validation.pick(recipe.validation_images, seed=0))
     if recipe.trains == "purifier":
         return PurifierTraining(recipe, data, validation, grids=output / "grids")
     return ClassifierTraining(recipe, data, validation)
@@ -159,6 +185,8 @@ def _trainer(
 
 def _finish(module: Training, trainer: lightning.Trainer, output: Path) -> zoo.Facts:
     recipe, network = module.recipe, module.network
+    hardware = provenance.hardware()
+    machine = hardware.get("gpu", f"{hardware['cores']} processor cores")
     if isinstance(network, ComDefend):
         network.com.fold_gain()
         architecture: dict[str, Any] = network.config.to_dict()
@@ -174,8 +202,8 @@ def _finish(module: Training, trainer: lightning.Trainer, output: Path) -> zoo.F
         kind=recipe.trains,
         architecture=architecture,
         data=recipe.data,
-        made=f"recipe {recipe.name}, {module.total_steps} steps, torch {torch.__version__}",
+        made=f"recipe {recipe.name}, {module.total_steps} steps, torch {torch.__version__}, {machine}",
         recipe=recipe.to_dict(),
-        scores={f"validation_{module.score_name}": score, "images": recipe.validation_images},
+        scores={f"validation_{module.score_name}": score, "images": len(module.validation)},
     )
     return zoo.write(network, known, output / WEIGHTS)

@@ -34,11 +34,12 @@ def hardware() -> dict[str, str | int]:
 
 def commit() -> str | None:
     """The commit of the checkout that comdefend runs from, "+" where it was changed; None outside one."""
-    folder = Path(__file__).resolve().parent
+    here = Path(__file__).resolve()
     try:
-        revision = _git(folder, "rev-parse", "--short=12", "HEAD")
-        changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".")
-    except (OSError, subprocess.CalledProcessError):
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)  # installed inside another's checkout?
+        revision = _git(here.parent, "rev-parse", "--short=12", "HEAD")
+        changed = _git(here.parent, "status", "--porcelain", "--", ".")
+    except (OSError, subprocess.SubprocessError):
         return None
     return revision + ("+" if changed else "")
 
