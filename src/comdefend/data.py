@@ -180,6 +180,8 @@ def _load_named(name: str, *, split: str) -> ImageSet:
                 return _open(str(Path(root) / folder), split=split, name=name)
     try:
         return _open_hub(NAMED[name].hub, split=split, name=name)
+    except MissingExtraError:
+        raise
     except RequestError as error:
         raise RequestError(
             f"data {name!r} was not found: no folder {NAMED[name].folder!r} in ${DATA_VARIABLE}"

@@ -72,6 +72,29 @@ def test_a_folder_of_photographs_of_many_sizes_is_trained_on(
     assert facts.scores["images"] == 1
 
 
+def test_an_interrupt_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from comdefend.training.modules import PurifierTraining
+
+    draw = PurifierTraining._draw
+
+    def interrupt(self: PurifierTraining, *images: torch.Tensor) -> None:
+        draw(self, *images)
+        if self.global_step == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(PurifierTraining, "_draw", interrupt)
+    with pytest.raises(WorkError, match="interrupted at step 4; continue with --resume"):
+        start(purifier_recipe(), output=tmp_path, device="cpu")
+    monkeypatch.setattr(PurifierTraining, "_draw", draw)
+    assert start(purifier_recipe(), output=tmp_path, device="cpu", resume=True) is not None
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").write_bytes(b"broken")
+    with pytest.raises(RequestError, match="is no checkpoint of a run"):
+        start(purifier_recipe(), output=tmp_path, device="cpu", resume=True)
+
+
 def test_a_grey_purifier_is_trained_for_grey_data(tmp_path: Path) -> None:
     recipe = load_recipe(
         "fashion-mnist",

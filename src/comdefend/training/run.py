@@ -94,7 +94,10 @@ def train(
     log.info("recipe %s: %d steps of %d images", recipe.name, module.total_steps, recipe.batch)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer.fit(module, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
+        try:
+            trainer.fit(module, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
+        except SystemExit as error:  # what Lightning makes of Ctrl-C
+            raise WorkError(f"interrupted at step {trainer.global_step}; continue with --resume") from error
     if trainer.global_step < module.total_steps:
         log.info("stopped at step %d; continue with --resume", trainer.global_step)
         return None
@@ -109,7 +112,10 @@ def train(
 
 def _check_same_recipe(recipe: Recipe, checkpoint: Path) -> None:
     """A run goes on as it began; another recipe would be neither the one nor the other."""
-    began = torch.load(checkpoint, weights_only=True)["recipe"]
+    try:
+        began = torch.load(checkpoint, weights_only=True)["recipe"]
+    except Exception as error:  # a damaged file can raise anything
+        raise RequestError(f"{str(checkpoint)!r} is no checkpoint of a run: {error}") from error
     now = recipe.to_dict()
     changed = [key for key in now if now[key] != began.get(key)]
     if changed:
