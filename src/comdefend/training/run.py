@@ -1,6 +1,7 @@
 """`train`: from a recipe to a folder with weights, their facts, logs, grids and checkpoints."""
 
 import logging
+import signal
 import time
 import warnings
 from pathlib import Path
@@ -96,7 +97,8 @@ def train(
         warnings.simplefilter("ignore")
         try:
             trainer.fit(module, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
-        except SystemExit as error:  # what Lightning makes of Ctrl-C
+        except SystemExit as error:  # what Lightning makes of Ctrl-C, deaf to it from then on
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             raise WorkError(f"interrupted at step {trainer.global_step}; continue with --resume") from error
     if trainer.global_step < module.total_steps:
         log.info("stopped at step %d; continue with --resume", trainer.global_step)
