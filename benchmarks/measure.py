@@ -34,7 +34,7 @@ def official(data: str) -> str:
     target = BUILD / f"authors-{data}.safetensors"
     if not target.exists():
         encoder, decoder = (str(SHARED / "official" / f"{name}.npy") for name in OFFICIAL[data])
-        assert comdefend(["convert", encoder, decoder, "--output", str(target)]) == 0
+        assert comdefend(["convert", encoder, decoder, "--output", str(target), "--overwrite"]) == 0
     return os.path.relpath(target, ROOT)
 
 
@@ -77,7 +77,7 @@ def measure_third_party() -> None:
     """A classifier that is not ours under every attack, behind our weights and the authors'."""
     evaluation(
         "third-party-cifar10",
-        "--classifier", THIRD_PARTY, "--data", "cifar10", "--limit", "300",
+        "--classifier", THIRD_PARTY, "--data", "cifar10", "--limit", "200",
         "--defences", "comdefend", "--defences", f"comdefend:weights={official('cifar10')}",
         "--attacks", "fgsm,bim,deepfool,cw", "--epsilons", "2,8,16",
     )  # fmt: skip
@@ -87,7 +87,7 @@ def measure_shipped_pair() -> None:
     """The shipped classifier and purifier, as the demo shows them, on more images and budgets."""
     evaluation(
         "shipped-cifar10",
-        "--classifier", "cifar10-resnet9", "--data", "cifar10", "--limit", "300",
+        "--classifier", "cifar10-resnet9", "--data", "cifar10", "--limit", "200",
         "--attacks", "fgsm,bim,deepfool", "--epsilons", "2,8,16", "--dtype", "bfloat16",
     )  # fmt: skip
 
@@ -95,7 +95,7 @@ def measure_shipped_pair() -> None:
 def measure_shipped_fashion() -> None:
     evaluation(
         "shipped-fashion-mnist",
-        "--classifier", "fashion-mnist-resnet9", "--data", "fashion-mnist", "--limit", "300",
+        "--classifier", "fashion-mnist-resnet9", "--data", "fashion-mnist", "--limit", "200",
         "--attacks", "fgsm,bim,deepfool", "--epsilons", "8,25", "--dtype", "bfloat16",
     )  # fmt: skip
 

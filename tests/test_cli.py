@@ -141,6 +141,7 @@ def test_convert_writes_weights_that_purify(shared: Path, tmp_path: Path) -> Non
     assert run("convert", official / "enc_mnist.npy", official / "dec_mnist.npy", "--output", target) == 0
     facts, _ = zoo.read(str(target), kind="purifier")
     assert facts.architecture["bits"] == 4
+    assert run("convert", official / "enc_mnist.npy", official / "dec_mnist.npy", "--output", target) == 2
 
 
 def test_models_lists_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,6 +162,12 @@ def test_models_lists_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:
         (["convert", "a.npy", "b.npy", "--output", "c.bin"], "must end in .safetensors"),
         (["convert", "a.npy", "b.npy", "--output", "c.safetensors"], "there is no such file"),
         (["purfy"], "No such command"),
+        (["purify", "", "-o", "out"], "an empty name"),
+        (["purify", ".", "-o", "out", "--device", "nowhere"], "device 'nowhere' cannot be used"),
+        (["train", "cifar10", "steps=["], "the value is no YAML"),
+        (["evaluate", "--classifier", "x", "--data", "y", "--epsilons", ","], "--epsilons is empty"),
+        (["evaluate", "--classifier", "x", "--data", "y", "--output", "/dev/null"], "cannot be a folder"),
+        (["purify", ".", "-o", "out", "--purifier", "none", "--dtype", "int3"], "dtype is 'int3'"),
         (["demo", "--limit", "0"], "limit"),
     ],
 )
@@ -171,12 +178,14 @@ def test_wrong_requests_exit_with_2_and_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    Image.new("RGB", (3, 3)).save(tmp_path / "work" / "here.png")
     assert run(*arguments) == 2
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
-    assert list(tmp_path.iterdir()) == []
+    assert [p.name for p in (tmp_path / "work").iterdir() if p.name != "comdefend-report"] == ["here.png"]
 
 
 def test_work_that_fails_exits_with_1(

@@ -1,10 +1,12 @@
 """Data by reference: samples, folders, Parquet, and what is refused."""
 
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from comdefend.data import ImageSet, load_data
 from comdefend.errors import RequestError
@@ -49,6 +51,27 @@ def test_a_folder_of_loose_images_has_none(image_file: Writer, tmp_path: Path) -
         data.labels()
     with pytest.raises(RequestError, match="images of 12x9 and 5x5 cannot form one batch"):
         data.pixels()
+
+
+@pytest.mark.parametrize("labels", [[0.5, 1.5], [[0], [1]], [0, None], ["cat", "dog"]])
+def test_labels_that_are_no_whole_numbers_are_refused(labels: list[object], tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    buffer = BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, format="PNG")
+    column = [{"bytes": buffer.getvalue(), "path": None}] * 2
+    parquet.write_table(pyarrow.table({"image": column, "label": labels}), tmp_path / "a.parquet")
+    data = load_data(str(tmp_path / "a.parquet"))
+    assert data.images().shape == (2, 3, 4, 4)
+    with pytest.raises(RequestError, match="labels are whole numbers"):
+        data.labels()
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5])
+def test_a_limit_must_be_a_positive_number(limit: int, sample: ImageSet) -> None:
+    with pytest.raises(RequestError, match="limit is"):
+        sample.pick(limit, seed=0)
 
 
 def test_named_sets_come_from_the_data_folder(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:

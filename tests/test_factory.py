@@ -25,7 +25,25 @@ def test_the_file_may_import_its_neighbours(tmp_path: Path) -> None:
     assert made.in_features == 7
 
 
-def test_a_file_that_fails_says_how(tmp_path: Path) -> None:
-    (tmp_path / "net.py").write_text("def make():\n    return 1 / 0\n")
-    with pytest.raises(RequestError, match="failed: ZeroDivisionError"):
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return 1 / 0", "failed: ZeroDivisionError"),
+        ("import sys; sys.exit(0)", "failed: SystemExit"),
+        ("return 3", "returned a int"),
+    ],
+)
+def test_a_file_that_fails_says_how(body: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(f"def make():\n    {body}\n")
+    with pytest.raises(RequestError, match=message):
         load_factory(f"{tmp_path}/net.py:make")
+
+
+def test_what_a_file_prints_leaves_standard_output_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\ndef make():\n    print('hello')\n    return nn.Linear(1, 1)\n"
+    )
+    assert not load_factory(f"{tmp_path}/net.py:make").training
+    assert capsys.readouterr().out == ""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from comdefend import zoo
@@ -68,6 +69,35 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
         zoo.read(str(tmp_path / "foreign.safetensors"), kind="purifier")
     with pytest.raises(RequestError, match="there is no such file"):
         zoo.read(str(tmp_path / "gone.safetensors"), kind="purifier")
+
+
+@pytest.mark.parametrize("value", [torch.full((3,), float("nan")), torch.ones(3, dtype=torch.int8)])
+def test_weights_that_are_no_finite_floats_are_refused(value: torch.Tensor, tmp_path: Path) -> None:
+    path = tmp_path / "odd.safetensors"
+    write_tiny(path)
+    with safe_open(path, framework="pt") as opened:
+        header = opened.metadata()
+        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+    tensors["rec.layers.4.bias"] = value
+    save_file(tensors, path, metadata=header)
+    with pytest.raises(RequestError, match=r"rec\.layers\.4\.bias does not hold finite floats"):
+        zoo.read(str(path), kind="purifier")
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        "{", "null", "[]", "{}", '{"name": 1, "extra": 2}',
+        '{"name": "a", "kind": "purifier", "data": "", "made": "", "architecture": {"bits": 99}}',
+        '{"name": "a", "kind": "purifier", "data": "", "made": "", "architecture": {"bits": "x"}}',
+        '{"name": "a", "kind": "purifier", "data": "", "made": "", "architecture": {"com_widths": [200000]}}',
+        '{"name": "a", "kind": "purifier", "data": "", "made": "", "architecture": null}',
+    ],
+)  # fmt: skip
+def test_tampered_facts_are_refused(facts: str, tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", metadata={"comdefend": facts})
+    with pytest.raises(RequestError, match=r"a\.safetensors"):
+        load_comdefend(str(tmp_path / "a.safetensors"))
 
 
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:

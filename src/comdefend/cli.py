@@ -86,6 +86,7 @@ def purify(
 
     The EXIF orientation is applied, alpha and colour profile are kept, other metadata is dropped.
     """
+    from comdefend.device import find_device
     from comdefend.image import LOSSY
     from comdefend.purifiers import files, load_purifier
 
@@ -94,7 +95,7 @@ def purify(
     jobs = files.plan(inputs, output, format=format)
     if any(job.format in LOSSY for job in jobs):
         screen.print("JPEG loses detail, and is a defence of its own: the result is both together.")
-    module = load_purifier(purifier, dtype=dtype).to(device)
+    module = load_purifier(purifier, dtype=dtype).to(find_device(device))
     with _bar("purifying", json_) as progress:
         outcome = files.run(
             jobs,
@@ -146,7 +147,7 @@ def evaluate(
         str, typer.Option(help="Comma-separated; none: clean accuracy and PSNR only.")
     ] = "fgsm,bim",
     epsilons: Annotated[str, typer.Option(help="Budgets in units of 1/255, comma-separated.")] = "2,8,16",
-    protocol: Annotated[str, typer.Option(help="fixed, minimal or both.")] = "fixed,minimal",
+    protocol: Annotated[str, typer.Option(help="fixed, minimal, or fixed,minimal.")] = "fixed,minimal",
     knowledge: Annotated[str, typer.Option(help="What the attacker knows: gray-box.")] = "gray-box",
     limit: Annotated[int | None, typer.Option(min=1, help="Use only so many images.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 100,
@@ -160,18 +161,21 @@ def evaluate(
 ) -> None:
     """Accuracy of a classifier behind purifiers, clean and attacked, with a report to look at."""
     from comdefend.evaluation import evaluate as run_evaluation
-    from comdefend.evaluation.report import write_report
+    from comdefend.evaluation.report import make_folder, write_report
 
     if knowledge != "gray-box":
         raise RequestError(f"knowledge is {knowledge!r}; this version knows gray-box only")
+    budgets = [_epsilon(text) for text in _list("epsilons", epsilons)]
+    names, protocols = _list("attacks", attacks), _list("protocol", protocol)
+    make_folder(output)
     with _bar("evaluating", json_) as progress:
         report = run_evaluation(
             classifier,
             defences or ["comdefend"],
             data=data,
-            attacks=_list(attacks),
-            epsilons=[_epsilon(text) for text in _list(epsilons)],
-            protocols=_list(protocol),  # type: ignore[arg-type]
+            attacks=names,
+            epsilons=budgets,
+            protocols=protocols,  # type: ignore[arg-type]
             limit=limit,
             batch=batch,
             seed=seed,
@@ -207,6 +211,7 @@ def convert(
     encoder: Annotated[Path, typer.Argument(metavar="ENC.npy", help="The authors' encoder weights.")],
     decoder: Annotated[Path, typer.Argument(metavar="DEC.npy", help="The authors' decoder weights.")],
     output: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
     json_: Json = False,
 ) -> None:
     """Convert the authors' released weights to safetensors. Anything but arrays in them is refused."""
@@ -215,6 +220,9 @@ def convert(
 
     if output.suffix != ".safetensors":
         raise RequestError(f"output {str(output)!r} must end in .safetensors")
+    taken = [path for path in (output, output.with_suffix(".json")) if path.exists()]
+    if taken and not overwrite:
+        raise RequestError(f"{str(taken[0])!r} exists already; --overwrite replaces it")
     model = convert_released(encoder, decoder)
     facts = zoo.write(
         model,
@@ -265,6 +273,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader went away; nothing may be written to it on the way out either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        return _fail(error, 1)
     except Exception as error:
         # typer's own errors, without importing click, which typer may carry inside itself
         show = getattr(error, "format_message", None)
@@ -285,8 +295,11 @@ def _fail(message: object, code: int) -> int:
     return code
 
 
-def _list(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _list(option: str, text: str) -> list[str]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise RequestError(f"--{option} is empty; give one or more, separated by commas")
+    return parts
 
 
 def _epsilon(text: str) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import resources
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,11 @@ class ImageSet:
             image = self._rows[index][self._image_column]
         except Exception as error:
             raise RequestError(f"data {self.name!r}: image {index} cannot be read: {error}") from error
+        if isinstance(image, dict) and image.get("bytes"):  # Parquet that does not say they are images
+            try:
+                return Image.open(BytesIO(image["bytes"]))
+            except OSError as error:
+                raise RequestError(f"data {self.name!r}: image {index} cannot be read: {error}") from error
         if not isinstance(image, Image.Image):
             raise RequestError(
                 f"data {self.name!r}: column {self._image_column!r} holds {type(image).__name__}, not images"
@@ -129,7 +135,13 @@ class ImageSet:
                 f"data {self.name!r} has no labels (columns: {', '.join(self._rows.column_names)}; "
                 f"looked for {', '.join(_LABEL_COLUMNS)})"
             )
-        labels = torch.as_tensor(list(self._rows[self._label_column]), dtype=torch.int64)
+        values = list(self._rows[self._label_column])
+        odd = next((v for v in values if not isinstance(v, int) or isinstance(v, bool)), None)
+        if odd is not None or None in values:
+            raise RequestError(
+                f"data {self.name!r}: column {self._label_column!r} holds {odd!r}; labels are whole numbers"
+            )
+        labels = torch.as_tensor(values, dtype=torch.int64)
         return labels if indices is None else labels[torch.as_tensor(list(indices))]
 
     def subset(self, indices: Sequence[int]) -> "ImageSet":
@@ -138,6 +150,8 @@ class ImageSet:
 
     def pick(self, limit: int | None, *, seed: int) -> list[int]:
         """`limit` indices drawn without replacement, in order; all of them without a limit."""
+        if limit is not None and (not isinstance(limit, int) or limit < 1):
+            raise RequestError(f"limit is {limit!r}; it must be a whole number of at least 1")
         if limit is None or limit >= len(self):
             return list(range(len(self)))
         generator = torch.Generator().manual_seed(seed)
@@ -159,7 +173,7 @@ def load_data(reference: str, *, split: str = "test") -> ImageSet:
         return _open_hub(rest, split=split, name=reference)
     if reference in NAMED:
         return _load_named(reference, split=split)
-    if Path(reference).exists():
+    if reference and Path(reference).exists():
         return _open(reference, split=split, name=reference)
     raise RequestError(
         f"data {reference!r} is neither a file or folder nor a known name{_suggest(reference)}"

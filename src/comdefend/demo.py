@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from comdefend.evaluation.evaluate import Progress, Report, evaluate
-from comdefend.evaluation.report import write_report
+from comdefend.evaluation.report import make_folder, write_report
 
 CLASSIFIER = "cifar10-resnet9"
 DATA = "sample:cifar10"
@@ -19,6 +19,7 @@ def run_demo(
     folder: Path, *, limit: int = 100, progress: Progress | None = None
 ) -> tuple[Report, dict[str, Path]]:
     """Evaluate the shipped pair on shipped images and write the report into `folder`."""
+    make_folder(folder)
     report = evaluate(
         CLASSIFIER,
         "comdefend",

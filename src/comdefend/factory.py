@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from torch import nn
@@ -17,7 +18,9 @@ def is_factory(reference: str) -> bool:
 
 
 def load_factory(reference: str) -> nn.Module:
-    """Import the file (its folder is importable from within) and call the function without arguments.
+    """Import the file and call the function without arguments; what it made is in evaluation mode.
+
+    The file's folder is importable from within, and what it prints goes to standard error.
 
     Raises `RequestError` where the file, the function or what it returns is not as needed.
     """
@@ -34,14 +37,17 @@ def load_factory(reference: str) -> nn.Module:
     folder = str(path.parent.resolve())
     sys.path.insert(0, folder)
     try:
-        spec.loader.exec_module(module)
-        factory = getattr(module, match["factory"], None)
-        if not callable(factory):
-            raise RequestError(f"{reference!r}: {path.name} has no function {match['factory']!r}")
-        made = factory()
+        with redirect_stdout(sys.stderr):  # standard output is ours
+            spec.loader.exec_module(module)
+            factory = getattr(module, match["factory"], None)
+            if not callable(factory):
+                raise RequestError(f"{reference!r}: {path.name} has no function {match['factory']!r}")
+            made = factory()
+            if isinstance(made, nn.Module):
+                made.eval()
     except RequestError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RequestError(f"{reference!r} failed: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(folder)

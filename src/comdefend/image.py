@@ -196,6 +196,8 @@ def picture_grid(rows: Sequence[Tensor], *, scale: int = 1, gap: int = 2) -> Ima
 
 def _decode(image: Image.Image, label: str, profile: bytes | None) -> Picture:
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N"):
+        if "transparency" in image.info:
+            raise RequestError(f"{label} is 16-bit grey with transparency; convert it to 8 bits first")
         grey = np.asarray(image).astype(np.float32) / 65535
         return Picture(torch.from_numpy(grey)[None, None], deep=True, profile=profile)
     if image.mode == "P" or "transparency" in image.info:

@@ -15,6 +15,7 @@ at most `ComDefendConfig.reach` (18) rows and columns away.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 import torch
@@ -51,10 +52,13 @@ class ComDefendConfig:
         object.__setattr__(self, "rec_widths", tuple(self.rec_widths))
         if self.image_channels not in (1, 3):
             raise ValueError(f"image_channels is {self.image_channels}; it must be 1 or 3")
-        if not 1 <= self.bits <= 32:
-            raise ValueError(f"bits is {self.bits}; it must lie between 1 and 32")
-        if self.phi < 0 or self.lam < 0:
-            raise ValueError(f"phi ({self.phi}) and lam ({self.lam}) must not be negative")
+        if not (isinstance(self.bits, int) and 1 <= self.bits <= 32):
+            raise ValueError(f"bits is {self.bits!r}; it must lie between 1 and 32")
+        if not (0 <= self.phi < inf and 0 <= self.lam < inf):
+            raise ValueError(f"phi ({self.phi}) and lam ({self.lam}) must be finite and not negative")
+        for width in (*self.com_widths, *self.rec_widths):
+            if not (isinstance(width, int) and 1 <= width <= 1024):
+                raise ValueError(f"a layer has {width!r} channels; they must lie between 1 and 1024")
 
     @property
     def reach(self) -> int:

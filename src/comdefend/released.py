@@ -157,6 +157,8 @@ def _fill(layers: torch.nn.Sequential, arrays: list[Array], path: Path) -> None:
     convolutions = [layer for layer in layers if isinstance(layer, torch.nn.Conv2d)]
     for index, layer in enumerate(convolutions):
         kernel, bias = arrays[2 * index], arrays[2 * index + 1]
+        if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
+            raise RequestError(f"{str(path)!r}: layer {index + 1} holds NaN or infinite values")
         weight = torch.from_numpy(np.ascontiguousarray(kernel.transpose(3, 2, 0, 1), dtype=np.float32))
         if weight.shape != layer.weight.shape or bias.shape != (layer.out_channels,):
             raise RequestError(

@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -85,9 +86,16 @@ def read(reference: str, *, kind: Kind) -> tuple[Facts, dict[str, Tensor]]:
         raise RequestError(f"weights {reference!r} are no readable safetensors file: {error}") from error
     if header is None:
         raise RequestError(f"weights {reference!r} were not written by comdefend: no facts in the header")
-    found = replace(Facts(**json.loads(header)), sha256=_sha256(path))
+    try:
+        found = replace(Facts(**json.loads(header)), sha256=_sha256(path))
+    except (ValueError, TypeError) as error:
+        raise RequestError(f"weights {reference!r} have no readable facts: {error}") from error
     if found.kind != kind:
         raise RequestError(f"weights {reference!r} belong to a {found.kind}; a {kind} is needed")
+    for key, tensor in tensors.items():
+        counts = key.endswith("num_batches_tracked")
+        if not counts and not (tensor.is_floating_point() and torch.isfinite(tensor.float()).all()):
+            raise RequestError(f"weights {reference!r}: {key} does not hold finite floats")
     return found, {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}
 
 

@@ -64,7 +64,7 @@ class Fixed(nn.Module):
     [
         (torch.rand(2, 10).softmax(1), "returns probabilities"),
         (torch.rand(2, 3), "knows 3 classes, but the labels run from 0 to 5"),
-        (torch.rand(2, 10, 1), "logits N x K are needed"),
+        (torch.rand(2, 10, 1), "float logits N x K are needed"),
         (torch.full((2, 10), float("nan")), "NaN"),
     ],
 )

@@ -1,5 +1,8 @@
 """What every purifier accepts and refuses."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from comdefend.errors import RequestError
+from comdefend.errors import RequestError, WorkError
 from comdefend.purifiers import ComDefendPurifier, Identity, Purifier
 from tests.conftest import tiny_model
 
@@ -82,6 +85,26 @@ def test_one_nan_among_many_values_is_found() -> None:
 def test_the_surrogate_of_a_plain_purifier_is_the_identity() -> None:
     images = torch.rand(1, 3, 4, 4)
     assert Identity().surrogate(images) is images
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda x: x * float("nan"), "Odd made NaN"),
+        (lambda x: x[:, :, ::2, ::2], r"Odd made \(1, 3, 2, 2\) of images of \(1, 3, 4, 4\)"),
+        (lambda x: x[:, :2], r"Odd made \(1, 2, 4, 4\)"),
+        (id, "Odd made int"),
+    ],
+)
+def test_a_purifier_that_gives_back_something_else_is_named(
+    answer: Callable[[Tensor], Any], message: str
+) -> None:
+    class Odd(Purifier):
+        def purify(self, images: Tensor) -> Tensor:
+            return answer(images)  # type: ignore[no-any-return]
+
+    with pytest.raises(WorkError, match=message):
+        Odd()(torch.rand(1, 3, 4, 4))
 
 
 def test_a_purifier_of_ones_own_needs_only_purify() -> None:

@@ -44,9 +44,12 @@ def load_classifier(reference: str) -> nn.Module:
     Raises `RequestError` where the reference leads nowhere or to something that is no classifier.
     """
     if is_factory(reference):
-        return load_factory(reference).eval()
+        return load_factory(reference)
     known, tensors = zoo.read(reference, kind="classifier")
-    network = build_classifier(**known.architecture)
+    try:
+        network = build_classifier(**known.architecture)
+    except TypeError as error:
+        raise RequestError(f"weights {reference!r} have an impossible architecture: {error}") from error
     return zoo.fill(network, tensors, name=reference)
 
 
@@ -60,13 +63,14 @@ def check_classifier(classifier: nn.Module, images: torch.Tensor, labels: torch.
     try:
         with torch.no_grad():
             logits = classifier(images)
-    except RuntimeError as error:
-        raise RequestError(
-            f"classifier {name!r} does not take images of {shape}: {str(error).splitlines()[0]}"
-        ) from error
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(images):
-        what = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise RequestError(f"classifier {name!r} returned {what}; logits N x K are needed")
+    except Exception as error:  # someone else's code can raise anything
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise RequestError(f"classifier {name!r} does not take images of {shape}: {reason}") from error
+    fits = isinstance(logits, torch.Tensor) and logits.ndim == 2 and len(logits) == len(images)
+    if not fits or not logits.is_floating_point():
+        tensor = isinstance(logits, torch.Tensor)
+        what = f"{tuple(logits.shape)} of {logits.dtype}" if tensor else type(logits).__name__
+        raise RequestError(f"classifier {name!r} returned {what}; float logits N x K are needed")
     if not torch.isfinite(logits).all():
         raise RequestError(f"classifier {name!r} returned NaN or infinite logits")
     sums = logits.sum(1)

@@ -13,7 +13,8 @@ from comdefend import provenance
 from comdefend.attacks import PROTOCOLS, Attack, Protocol, distance, find_attack
 from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import ImageSet, load_data
-from comdefend.errors import RequestError
+from comdefend.device import find_device
+from comdefend.errors import RequestError, WorkError
 from comdefend.evaluation.results import Result, ThreatModel, wilson
 from comdefend.image import psnr
 from comdefend.purifiers import ComDefendPurifier, Identity, Purifier, load_purifier
@@ -108,6 +109,9 @@ def evaluate(
     """
     if batch < 1:
         raise RequestError(f"batch is {batch}; it must be at least 1")
+    if not 0 <= seed < 2**62:
+        raise RequestError(f"seed is {seed}; it must lie between 0 and 2^62")
+    find_device(device)
     images = load_data(data) if isinstance(data, str) else data
     chosen = images.pick(limit, seed=seed)
     labels = images.labels(chosen)
@@ -212,13 +216,18 @@ class _Judge:
     def _purify(self, name: str, images: Tensor, start: int) -> Tensor:
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(self.seed + start)
-            purified: Tensor = self.defences[name](images)
+            try:
+                purified: Tensor = self.defences[name](images)
+            except Exception as error:  # someone else's code can raise anything
+                raise WorkError(f"defence {name!r} failed: {type(error).__name__}: {error}") from error
         return purified
 
     def _predict(self, images: Tensor) -> Tensor:
         with torch.no_grad():
-            predictions: Tensor = self.network(images).argmax(1)
-        return predictions
+            logits: Tensor = self.network(images)
+        if not torch.isfinite(logits).all():
+            raise WorkError("the classifier returned NaN or infinite logits")
+        return logits.argmax(1)
 
     def _example(
         self, cell: _Cell, clean: Tensor, attacked: Tensor, truth: Tensor, turned: Tensor, start: int

@@ -4,6 +4,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
+from comdefend.errors import RequestError
 from comdefend.evaluation.evaluate import Report
 from comdefend.evaluation.plots import accuracy_plot, as_data_uri, as_png, example_plot
 from comdefend.evaluation.results import Result, write_results
@@ -26,9 +27,17 @@ footer { color: #666; font-size: .85rem; margin-top: 2rem; }
 """
 
 
+def make_folder(folder: Path) -> None:
+    """The folder for a report, made before the work that fills it; `RequestError` where it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"output {str(folder)!r} cannot be a folder: {error.strerror}") from error
+
+
 def write_report(report: Report, folder: Path) -> dict[str, Path]:
     """Write the report; the paths of `results`, `page` and, where there are examples, `grid`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = {"results": folder / RESULTS, "page": folder / PAGE}
     write_results(paths["results"], report.results)
     for stale in folder.glob("examples*.png"):

@@ -8,7 +8,7 @@ from typing import Any
 from comdefend.errors import RequestError
 from comdefend.factory import is_factory, load_factory
 from comdefend.purifiers.base import Purifier, check_images
-from comdefend.purifiers.comdefend import ComDefendPurifier, load_comdefend
+from comdefend.purifiers.comdefend import DTYPES, ComDefendPurifier, load_comdefend
 from comdefend.purifiers.composition import Chain, Defended, Identity, defend
 
 __all__ = [
@@ -41,6 +41,8 @@ def load_purifier(
     the weights where none are named. `dtype` is what networks of ours compute in, unless the
     reference says. Raises `RequestError` for an unknown name or option.
     """
+    if dtype not in DTYPES:
+        raise RequestError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
     parts = _parts(reference)
     if len(parts) > 1:
         return Chain([load_purifier(part, channels=channels, data=data, dtype=dtype) for part in parts])
@@ -50,7 +52,7 @@ def load_purifier(
             raise RequestError(
                 f"purifier {reference!r} made a {type(made).__name__}; a comdefend.Purifier is needed"
             )
-        return made.eval()
+        return made
     name, _, text = reference.partition(":")
     if name not in PURIFIERS:
         near = get_close_matches(name, PURIFIERS, n=2)

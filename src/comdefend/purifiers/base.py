@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from comdefend.errors import RequestError
+from comdefend.errors import RequestError, WorkError
 
 TOLERANCE = 1e-3
 """How far outside [0, 1] a value may lie and still count as rounding; it is clamped."""
@@ -39,14 +39,22 @@ class Purifier(nn.Module, ABC):
         return {}
 
     def forward(self, images: Tensor) -> Tensor:
-        """Purified images. Raises `RequestError` for input that is not images in [0, 1]."""
+        """Purified images. Raises `RequestError` for input that is not images in [0, 1], and
+        `WorkError` where `purify` gives back something else.
+        """
         checked = check_images(images, channels=self.image_channels)
         own = next((p.device for p in self.parameters()), images.device)
         if own != images.device:
             raise RequestError(
                 f"images are on {images.device} and the purifier on {own}: purifier.to(images.device)"
             )
-        return self.purify(checked).clamp(0, 1).to(images.dtype)
+        purified = self.purify(checked)
+        if not isinstance(purified, Tensor) or purified.shape != images.shape:
+            what = tuple(purified.shape) if isinstance(purified, Tensor) else type(purified).__name__
+            raise WorkError(f"{type(self).__name__} made {what} of images of {tuple(images.shape)}")
+        if not torch.isfinite(purified).all():
+            raise WorkError(f"{type(self).__name__} made NaN or infinite values")
+        return purified.clamp(0, 1).to(images.dtype)
 
 
 def check_images(images: Tensor, *, channels: int | None = None) -> Tensor:

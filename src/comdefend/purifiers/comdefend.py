@@ -5,6 +5,7 @@ the hard code hides gradients, and a straight-through or tempered gradient finds
 """
 
 from collections.abc import Callable
+from math import inf
 from typing import Any, Literal
 
 import torch
@@ -51,9 +52,10 @@ class ComDefendPurifier(Purifier):
             if not isinstance(value, int | None):
                 raise RequestError(f"{key} is {value!r}; it must be a whole number of pixels")
         halo = model.config.reach if halo is None else halo
-        if tile < 1 or halo < 0 or noise < 0:
+        if tile < 1 or pixels_at_once < 1 or halo < 0 or not 0 <= noise < inf:
             raise RequestError(
-                f"tile is {tile}, halo {halo}, noise {noise}; tile must be at least 1, the others at least 0"
+                f"tile is {tile}, pixels_at_once {pixels_at_once}, halo {halo}, noise {noise}; "
+                "the first two must be at least 1, the others at least 0"
             )
         if order not in ("rgb", "bgr"):
             raise RequestError(f"order is {order!r}; it must be rgb or bgr")
@@ -129,11 +131,15 @@ def load_comdefend(
     Those are the ones of the data set `data` ("mnist", "sample:cifar10") if there are such, and else
     those for images of `channels` channels. `options` are the purifier's.
     """
-    name = weights or default_weights(channels, data)
+    name = default_weights(channels, data) if weights is None else str(weights)
     if dtype not in DTYPES:
         raise RequestError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
     known, tensors = zoo.read(name, kind="purifier")
-    model = ComDefend(ComDefendConfig(**known.architecture))
+    try:
+        config = ComDefendConfig(**known.architecture)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"weights {name!r} have an impossible architecture: {error}") from error
+    model = ComDefend(config)
     zoo.fill(model, tensors, name=name)
     origin = {"weights": known.name, "sha256": known.sha256}
     return ComDefendPurifier(model, dtype=DTYPES[dtype], origin=origin, **options)

@@ -37,11 +37,15 @@ class Outcome:
 
 
 def purify_image(
-    source: str | Path, target: str | Path, *, purifier: Purifier | None = None, overwrite: bool = False
+    source: str | Path,
+    target: str | Path,
+    *,
+    purifier: Purifier | str = "comdefend",
+    overwrite: bool = False,
 ) -> None:
     """Purify one image file of any size; the suffix of `target` says the format.
 
-    `purifier` is `comdefend` with the shipped CIFAR-10 weights unless given. Alpha and colour
+    `purifier` is a module or a reference. Alpha and colour
     profile are kept, other metadata is not; the EXIF orientation is applied. Raises `RequestError`
     for an unreadable source, an unknown suffix, or an existing target without `overwrite`.
     """
@@ -51,7 +55,7 @@ def purify_image(
         raise RequestError(f"{str(target)!r} exists already; overwrite=True replaces it")
     from comdefend.purifiers import load_purifier
 
-    _purify(job, purifier or load_purifier("comdefend"))
+    _purify(job, load_purifier(purifier) if isinstance(purifier, str) else purifier)
 
 
 def purify_picture(picture: Picture, purifier: Purifier) -> Picture:
@@ -78,6 +82,8 @@ def plan(inputs: Sequence[str], output: str, *, format: str | None = None) -> li
     """
     if format is not None and f".{format}" not in FORMATS:
         raise RequestError(f"format is {format!r}; it must be one of {', '.join(s[1:] for s in FORMATS)}")
+    if not output or not all(inputs):
+        raise RequestError("an empty name is neither a file nor a folder")
     if STREAM in inputs:
         if len(inputs) > 1:
             raise RequestError("standard input (-) cannot be mixed with other inputs")

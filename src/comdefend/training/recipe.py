@@ -1,7 +1,9 @@
 """A recipe: every setting of one training, read from YAML, checked before any work starts."""
 
+import re
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
+from math import inf
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -30,7 +32,7 @@ class PurifierOptions:
 
     def config(self, image_channels: int) -> ComDefendConfig:
         return ComDefendConfig(
-            image_channels=self.image_channels or image_channels,
+            image_channels=image_channels if self.image_channels is None else self.image_channels,
             bits=self.bits,
             phi=self.phi,
             lam=self.lam,
@@ -91,16 +93,23 @@ class Recipe:
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise RequestError(f"recipe {self.name!r}: {key} is {value}; it must be at least 1")
-        if self.learning_rate <= 0:
-            raise RequestError(
-                f"recipe {self.name!r}: learning_rate is {self.learning_rate}; it must be positive"
-            )
+        for key in ("learning_rate", "side_learning_rate", "final_learning_rate", "clip"):
+            value = getattr(self, key)
+            if value is not None and not 0 < value < inf:
+                raise RequestError(f"recipe {self.name!r}: {key} is {value}; it must be positive and finite")
+        if not re.fullmatch(r"[\w.-]+", self.name) or self.name.startswith("."):
+            raise RequestError(f"recipe name {self.name!r} must be one word: it names a folder")
+        options = self.classifier
+        if min(options.shift, options.cutout, options.weight_decay) < 0:
+            raise RequestError(f"recipe {self.name!r}: shift, cutout and weight_decay must not be negative")
+        if not 0 <= options.label_smoothing < 1:
+            raise RequestError(f"recipe {self.name!r}: label_smoothing must be in [0, 1)")
+        if not 0 < self.purifier.gain < inf:
+            raise RequestError(f"recipe {self.name!r}: gain is {self.purifier.gain}; it must be positive")
         if not 0 <= self.warmup < 1:
             raise RequestError(f"recipe {self.name!r}: warmup is {self.warmup}; it must be in [0, 1)")
         if self.schedule == "exponential" and not self.final_learning_rate:
-            raise RequestError(
-                f"recipe {self.name!r}: schedule exponential needs a final_learning_rate above 0"
-            )
+            raise RequestError(f"recipe {self.name!r}: schedule exponential needs a final_learning_rate")
         try:
             self.purifier.config(3)
         except ValueError as error:
@@ -159,7 +168,10 @@ def _override(content: dict[str, Any], override: str) -> None:
         content = content.setdefault(parent, {})
         if not isinstance(content, dict):
             raise RequestError(f"override {override!r}: {parent} is not a group of settings")
-    content[last] = yaml.safe_load(text)
+    try:
+        content[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RequestError(f"override {override!r}: the value is no YAML: {error}") from error
     # A training has one length: whichever of the two is given last is meant.
     if key == "steps":
         content.pop("epochs", None)
