@@ -41,7 +41,7 @@ def official(data: str) -> str:
 def measure_reconstruction() -> None:
     """PSNR on whole test splits: ours as the zoo's facts record it, and the authors' weights."""
     entries = []
-    for name in ("cifar10", "fashion-mnist", "mnist"):
+    for name in zoo.names("purifier"):
         facts = zoo.facts(name)
         entries.append(
             {
@@ -51,6 +51,7 @@ def measure_reconstruction() -> None:
                 "psnr": facts.scores["test_psnr"],
                 "interval": facts.scores["interval"],
                 "images": facts.scores["images"],
+                "measured": facts.scores["measured"],
             }
         )
         if name in OFFICIAL:
@@ -77,7 +78,7 @@ def measure_third_party() -> None:
     """A classifier that is not ours under every attack, behind our weights and the authors'."""
     evaluation(
         "third-party-cifar10",
-        "--classifier", THIRD_PARTY, "--data", "cifar10", "--limit", "200",
+        "--classifier", THIRD_PARTY, "--data", "cifar10", "--limit", "100",
         "--defences", "comdefend", "--defences", f"comdefend:weights={official('cifar10')}",
         "--attacks", "fgsm,bim,deepfool,cw", "--epsilons", "2,8,16",
     )  # fmt: skip
@@ -87,7 +88,7 @@ def measure_shipped_pair() -> None:
     """The shipped classifier and purifier, as the demo shows them, on more images and budgets."""
     evaluation(
         "shipped-cifar10",
-        "--classifier", "cifar10-resnet9", "--data", "cifar10", "--limit", "200",
+        "--classifier", "cifar10-resnet9", "--data", "cifar10", "--limit", "100",
         "--attacks", "fgsm,bim,deepfool", "--epsilons", "2,8,16", "--dtype", "bfloat16",
     )  # fmt: skip
 
@@ -95,7 +96,7 @@ def measure_shipped_pair() -> None:
 def measure_shipped_fashion() -> None:
     evaluation(
         "shipped-fashion-mnist",
-        "--classifier", "fashion-mnist-resnet9", "--data", "fashion-mnist", "--limit", "200",
+        "--classifier", "fashion-mnist-resnet9", "--data", "fashion-mnist", "--limit", "100",
         "--attacks", "fgsm,bim,deepfool", "--epsilons", "8,25", "--dtype", "bfloat16",
     )  # fmt: skip
 
