@@ -201,7 +201,8 @@ def models(json_: Json = False) -> None:
     for heading in ("name", "kind", "data", "scores", "made by"):
         table.add_column(heading)
     for facts in known:
-        scores = ", ".join(f"{key} {value:g}" for key, value in facts.scores.items())
+        numbers = {key: value for key, value in facts.scores.items() if isinstance(value, int | float)}
+        scores = ", ".join(f"{key} {value:g}" for key, value in numbers.items())
         table.add_row(facts.name, facts.kind, facts.data, scores, facts.made)
     Console().print(table)
 
