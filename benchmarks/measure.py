@@ -3,7 +3,7 @@
     python benchmarks/measure.py [NAME ...]      (by default all that are missing)
 
 Needs the shared data (COMDEFEND_SHARED): whole test splits, third-party classifiers, the authors'
-weights. About half an hour on two cores.
+weights. About a quarter of an hour on two cores.
 """
 
 import os

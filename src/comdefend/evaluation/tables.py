@@ -74,7 +74,7 @@ def terminal_table(results: Sequence[Result]) -> Table:
         table.add_column(heading)
     names = defences(results)
     for name in names:
-        table.add_column(label(name), justify="right")
+        table.add_column(label(name), justify="right", min_width=13)
     for row in rows(results):
         table.add_row(
             row.protocol, row.attack, row.budget,
