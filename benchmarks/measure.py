@@ -8,7 +8,9 @@ weights. About a quarter of an hour on two cores.
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from comdefend import provenance, zoo
@@ -59,13 +61,7 @@ def measure_reconstruction() -> None:
             found = reconstruction(purifier, load_data(name, split="test"))
             bits = purifier.model.config.bits
             entries.append({"data": name, "weights": "authors", "bits": bits, **asdict(found)})
-    made = {
-        "seed": 0,
-        "software": provenance.software(),
-        "hardware": provenance.hardware(),
-        "commit": provenance.commit(),
-    }
-    write_json(RESULTS / "reconstruction.json", {"entries": entries, **made})
+    write_json(RESULTS / "reconstruction.json", {"entries": entries, "seed": 0, **provenance.made()})
 
 
 def evaluation(name: str, *arguments: str) -> None:
@@ -84,20 +80,12 @@ def measure_third_party() -> None:
     )  # fmt: skip
 
 
-def measure_shipped_pair() -> None:
-    """The shipped classifier and purifier, as the demo shows them, on more images and budgets."""
+def measure_shipped(data: str, epsilons: str) -> None:
+    """The shipped classifier and purifier for a data set, on the attacks of the demo and more budgets."""
     evaluation(
-        "shipped-cifar10",
-        "--classifier", "cifar10-resnet9", "--data", "cifar10", "--limit", "100",
-        "--attacks", "fgsm,bim,deepfool", "--epsilons", "2,8,16", "--dtype", "bfloat16",
-    )  # fmt: skip
-
-
-def measure_shipped_fashion() -> None:
-    evaluation(
-        "shipped-fashion-mnist",
-        "--classifier", "fashion-mnist-resnet9", "--data", "fashion-mnist", "--limit", "100",
-        "--attacks", "fgsm,bim,deepfool", "--epsilons", "8,25", "--dtype", "bfloat16",
+        f"shipped-{data}",
+        "--classifier", f"{data}-resnet9", "--data", data, "--limit", "100",
+        "--attacks", "fgsm,bim,deepfool", "--epsilons", epsilons, "--dtype", "bfloat16",
     )  # fmt: skip
 
 
@@ -107,12 +95,12 @@ def measure_picture() -> None:
     (ROOT / "docs" / "images" / "demo.png").write_bytes((BUILD / "demo" / "examples.png").read_bytes())
 
 
-MEASUREMENTS = {
+MEASUREMENTS: dict[str, Callable[[], None]] = {
     "picture": measure_picture,
     "reconstruction": measure_reconstruction,
     "third-party-cifar10": measure_third_party,
-    "shipped-cifar10": measure_shipped_pair,
-    "shipped-fashion-mnist": measure_shipped_fashion,
+    "shipped-cifar10": partial(measure_shipped, "cifar10", "2,8,16"),
+    "shipped-fashion-mnist": partial(measure_shipped, "fashion-mnist", "8,25"),
 }
 
 

@@ -47,12 +47,7 @@ def ship(run: Path) -> zoo.Facts:
         scores = {"test_accuracy": correct / len(data), "interval": interval, "images": len(data)}
     facts, tensors = zoo.read(str(source), kind=known.kind)
     zoo.fill(network, tensors, name=known.name)
-    scores["measured"] = {
-        "seed": 0,
-        "software": provenance.software(),
-        "hardware": provenance.hardware(),
-        "commit": provenance.commit(),
-    }
+    scores["measured"] = {"seed": 0, **provenance.made()}
     return zoo.write(network, replace(facts, scores=scores, sha256=""), WEIGHTS / f"{known.name}.safetensors")
 
 

@@ -1,8 +1,18 @@
-"""Where tensors live, by name: checked before any work."""
+"""Where tensors live and what they are made of, by name: checked before any work."""
 
 import torch
 
 from comdefend.errors import RequestError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""What purifiers can compute in, by the name that the command line and references use."""
+
+
+def find_dtype(name: str) -> torch.dtype:
+    """One of `DTYPES` by name; `RequestError` for another."""
+    if name not in DTYPES:
+        raise RequestError(f"dtype is {name!r}; it must be one of {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 def find_device(name: str) -> torch.device:

@@ -5,10 +5,16 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
 _PACKAGES = ("comdefend", "torch", "foolbox", "datasets", "numpy")
+
+
+def made() -> dict[str, Any]:
+    """All three, by the names that results files use."""
+    return {"software": software(), "hardware": hardware(), "commit": commit()}
 
 
 def software() -> dict[str, str]:

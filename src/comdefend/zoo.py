@@ -70,14 +70,15 @@ def read(reference: str, *, kind: Kind) -> tuple[Facts, dict[str, Tensor]]:
     Raises `RequestError` where there is no such name or file, where it is no safetensors file of
     this package, where it holds the other kind of network, or where a shipped file is damaged.
     """
-    path = Path(reference)
+    path, expected = Path(reference), None
     if path.suffix != ".safetensors":
-        known = facts(reference)
+        expected = facts(reference).sha256
         path = _folder() / f"{reference}.safetensors"
-        if _sha256(path) != known.sha256:
-            raise RequestError(f"weights {str(path)!r} are damaged: their SHA-256 is not the recorded one")
     elif not path.is_file():
         raise RequestError(f"weights {reference!r}: there is no such file")
+    sha256 = _sha256(path)
+    if expected is not None and sha256 != expected:
+        raise RequestError(f"weights {str(path)!r} are damaged: their SHA-256 is not the recorded one")
     try:
         with safe_open(path, framework="pt") as opened:
             header = (opened.metadata() or {}).get(_HEADER)
@@ -87,7 +88,7 @@ def read(reference: str, *, kind: Kind) -> tuple[Facts, dict[str, Tensor]]:
     if header is None:
         raise RequestError(f"weights {reference!r} were not written by comdefend: no facts in the header")
     try:
-        found = replace(Facts(**json.loads(header)), sha256=_sha256(path))
+        found = replace(Facts(**json.loads(header)), sha256=sha256)
     except (ValueError, TypeError) as error:
         raise RequestError(f"weights {reference!r} have no readable facts: {error}") from error
     if found.kind != kind:

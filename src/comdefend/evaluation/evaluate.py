@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -128,21 +128,17 @@ def evaluate(
         for start in starts:
             clean = images.images(chosen[start : start + batch]).to(device)
             truth = labels[start : start + batch].to(device)
+            bare = judge.predict(clean)
             for situation in situations:
                 if progress:
                     progress(done, total, situation.cell.title if situation.cell else "clean")
-                judge.count(situation, clean, truth, start)
+                judge.count(situation, clean, truth, bare, start)
                 done += 1
         if progress:
             progress(total, total, "done")
-    found = [result for situation in situations for result in judge.results(situation)]
-    made: dict[str, Any] = {
-        "software": provenance.software(),
-        "hardware": provenance.hardware(),
-        "commit": provenance.commit(),
-    }
+    common = {"data": images.name, "classifier": name, "seed": seed, **provenance.made()}
     return Report(
-        [replace(result, data=images.name, classifier=name, **made) for result in found],
+        [result for situation in situations for result in judge.results(situation, common)],
         [situation.example for situation in situations if situation.example],
         images.classes,
         tuple(notes),
@@ -160,37 +156,51 @@ class _Judge:
     def situation(self, cell: _Cell | None) -> _Situation:
         return _Situation(cell, dict.fromkeys(self.defences, 0))
 
-    def count(self, situation: _Situation, clean: Tensor, truth: Tensor, start: int) -> None:
-        """One batch of one situation; `start` is the place of its first image, for the seed."""
+    def count(self, situation: _Situation, clean: Tensor, truth: Tensor, bare: Tensor, start: int) -> None:
+        """One batch of one situation: clean images, labels, what the bare classifier says of them.
+
+        `start` is the place of the batch's first image, for the seed.
+        """
         images = clean
         if situation.cell is not None:
             began = time.monotonic()
             images = self._attack(situation.cell, clean, truth, start)
             situation.seconds += time.monotonic() - began
         purified = {name: self._purify(name, images, start) for name in self.defences}
+        predictions = {name: self.predict(cleaned) for name, cleaned in purified.items()}
         situation.n += len(truth)
         for name, cleaned in purified.items():
-            situation.correct[name] += int((self._predict(cleaned) == truth).sum())
+            situation.correct[name] += int((predictions[name] == truth).sum())
             if situation.cell is None and not isinstance(self.defences[name], Identity):
                 situation.psnr.setdefault(name, []).append(psnr(cleaned, clean).cpu())
         if situation.cell is not None:
-            turned = (self._predict(images) != truth) & (self._predict(clean) == truth)
+            turned = (predictions["none"] != truth) & (bare == truth)
             situation.fooled += int(turned.sum())
             far = distance(clean, images, situation.cell.attack.norm)[turned]
             situation.distances.append(far.cpu())
             if situation.example is None and self.examples:
-                situation.example = self._example(situation.cell, clean, images, truth, turned, start)
+                # The first images that the attack turned; others only where there are too few.
+                rows = torch.cat([torch.nonzero(turned)[:, 0], torch.nonzero(~turned)[:, 0]])
+                rows = rows[: self.examples]
+                situation.example = Example(
+                    title=situation.cell.title,
+                    clean=clean[rows].cpu(),
+                    adversarial=images[rows].cpu(),
+                    labels=truth[rows].cpu(),
+                    clean_predictions=bare[rows].cpu(),
+                    purified={name: value[rows].cpu() for name, value in purified.items()},
+                    codes=self._codes(images[rows]),
+                    predictions={name: value[rows].cpu() for name, value in predictions.items()},
+                )
 
-    def results(self, situation: _Situation) -> Iterator[Result]:
-        """One result for each defence, without what is common to the evaluation."""
+    def results(self, situation: _Situation, common: dict[str, Any]) -> Iterator[Result]:
+        """One result for each defence; `common` is what all results of the evaluation share."""
         cell = situation.cell
         distances = torch.cat(situation.distances) if situation.distances else torch.empty(0)
         for name, correct in situation.correct.items():
             defence = self.defences[name]
             measured = situation.psnr.get(name)
             yield Result(
-                data="",
-                classifier="",
                 defence=name,
                 attack=cell.attack.name if cell else "none",
                 n=situation.n,
@@ -203,9 +213,9 @@ class _Judge:
                 fooled=situation.fooled if cell else None,
                 distance=float(distances.median()) if len(distances) else None,
                 stochastic=bool(getattr(defence, "stochastic", False)),
-                seed=self.seed,
                 seconds=round(situation.seconds, 2),
                 interval=wilson(correct, situation.n),
+                **common,
             )
 
     def _attack(self, cell: _Cell, clean: Tensor, truth: Tensor, start: int) -> Tensor:
@@ -222,34 +232,19 @@ class _Judge:
                 raise WorkError(f"defence {name!r} failed: {type(error).__name__}: {error}") from error
         return purified
 
-    def _predict(self, images: Tensor) -> Tensor:
+    def predict(self, images: Tensor) -> Tensor:
         with torch.no_grad():
             logits: Tensor = self.network(images)
         if not torch.isfinite(logits).all():
             raise WorkError("the classifier returned NaN or infinite logits")
         return logits.argmax(1)
 
-    def _example(
-        self, cell: _Cell, clean: Tensor, attacked: Tensor, truth: Tensor, turned: Tensor, start: int
-    ) -> Example:
-        """The first images that the attack turned; others only where there are too few."""
-        rows = torch.cat([torch.nonzero(turned)[:, 0], torch.nonzero(~turned)[:, 0]])[: self.examples]
-        purified = {name: self._purify(name, attacked[rows], start) for name in self.defences}
-        codes = {
-            name: defence.compress(attacked[rows]).cpu()
+    def _codes(self, images: Tensor) -> dict[str, Tensor]:
+        return {
+            name: defence.compress(images).cpu()
             for name, defence in self.defences.items()
             if isinstance(defence, ComDefendPurifier)
         }
-        return Example(
-            title=cell.title,
-            clean=clean[rows].cpu(),
-            adversarial=attacked[rows].cpu(),
-            labels=truth[rows].cpu(),
-            clean_predictions=self._predict(clean[rows]).cpu(),
-            purified={name: value.cpu() for name, value in purified.items()},
-            codes=codes,
-            predictions={name: self._predict(value).cpu() for name, value in purified.items()},
-        )
 
 
 @contextmanager

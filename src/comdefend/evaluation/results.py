@@ -73,7 +73,11 @@ class Result:
         return self.correct / self.n
 
 
-def wilson(correct: int, n: int, *, z: float = 1.959964) -> tuple[float, float]:
+Z95 = 1.959964
+"""Half of the width of a 95 % interval, in standard deviations of a normal distribution."""
+
+
+def wilson(correct: int, n: int, *, z: float = Z95) -> tuple[float, float]:
     """The 95 % interval of a proportion (Wilson, 1927): sound near 0 and 1 and for few images."""
     if n == 0:
         return (0.0, 1.0)

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
+from comdefend.device import find_dtype
 from comdefend.errors import RequestError
 from comdefend.factory import is_factory, load_factory
 from comdefend.purifiers.base import Purifier, check_images
-from comdefend.purifiers.comdefend import DTYPES, ComDefendPurifier, load_comdefend
+from comdefend.purifiers.comdefend import ComDefendPurifier, load_comdefend
 from comdefend.purifiers.composition import Chain, Defended, Identity, defend
 
 __all__ = [
@@ -41,8 +42,7 @@ def load_purifier(
     the weights where none are named. `dtype` is what networks of ours compute in, unless the
     reference says. Raises `RequestError` for an unknown name or option.
     """
-    if dtype not in DTYPES:
-        raise RequestError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
+    find_dtype(dtype)  # also where no part of the reference uses it
     parts = _parts(reference)
     if len(parts) > 1:
         return Chain([load_purifier(part, channels=channels, data=data, dtype=dtype) for part in parts])

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from comdefend import zoo
+from comdefend.device import find_dtype
 from comdefend.errors import RequestError
 from comdefend.image import apply_tiled
 from comdefend.model import ComDefend, ComDefendConfig, channels_last
 from comdefend.purifiers.base import Purifier, check_images
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 SURROGATE_TEMPERATURE = 50.0
 """Temperature of the surrogate's sigmoid: of the size of trained logits, so gradients get through."""
@@ -132,8 +131,7 @@ def load_comdefend(
     those for images of `channels` channels. `options` are the purifier's.
     """
     name = default_weights(channels, data) if weights is None else str(weights)
-    if dtype not in DTYPES:
-        raise RequestError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
+    compute_in = find_dtype(dtype)
     known, tensors = zoo.read(name, kind="purifier")
     try:
         config = ComDefendConfig(**known.architecture)
@@ -142,7 +140,7 @@ def load_comdefend(
     model = ComDefend(config)
     zoo.fill(model, tensors, name=name)
     origin = {"weights": known.name, "sha256": known.sha256}
-    return ComDefendPurifier(model, dtype=DTYPES[dtype], origin=origin, **options)
+    return ComDefendPurifier(model, dtype=compute_in, origin=origin, **options)
 
 
 def default_weights(channels: int, data: str | None) -> str:
