@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from comdefend.attacks import ATTACKS, PGD, PROTOCOLS, Attack, CarliniWagner, attack_names, find_attack
+from comdefend.attacks import ATTACKS, PGD, PROTOCOLS, Attack, CarliniWagner, Goal, attack_names, find_attack
 from comdefend.attacks.base import check_budget, distance, fooled, search_smallest
 from comdefend.errors import RequestError, WorkError
 
@@ -51,7 +51,7 @@ def test_it_repeats_itself_under_one_seed(
     assert torch.equal(run(), run())
 
 
-@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd"])
+@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd", "mi-fgsm"])
 def test_a_fixed_attack_spends_what_a_minimal_one_saves(
     name: str, tiny_classifier: nn.Module, images: Tensor, labels: Tensor
 ) -> None:
@@ -95,6 +95,26 @@ def test_the_minimal_step_is_the_smallest_of_its_grid(
     moved = (spent > 0) & (spent < EPSILON)
     assert bool(moved.any())
     assert not bool(fooled(tiny_classifier, shorter.clamp(0, 1), labels)[moved].any())
+
+
+@CASES
+def test_a_targeted_attack_reaches_its_class(
+    attack: Attack, tiny_classifier: nn.Module, images: Tensor, labels: Tensor
+) -> None:
+    with torch.no_grad():
+        nearest = tiny_classifier(images).topk(2).indices
+    targets = torch.where(nearest[:, 0] == labels, nearest[:, 1], nearest[:, 0])
+    budget = 0.2 if attack.norm == "linf" else None
+    if not attack.targeted:
+        with pytest.raises(RequestError, match="no targeted form"):
+            attack(tiny_classifier, images, labels, epsilon=budget, targets=targets)
+        return
+    adversarial = attack(tiny_classifier, images, labels, epsilon=budget, targets=targets)
+    with torch.no_grad():
+        reached = tiny_classifier(adversarial).argmax(1) == targets
+    assert reached.float().mean() > 0.6
+    with pytest.raises(RequestError, match="none of them its label"):
+        attack(tiny_classifier, images, labels, epsilon=budget, targets=labels)
 
 
 def test_restarts_never_break_fewer(tiny_classifier: nn.Module, images: Tensor, labels: Tensor) -> None:
@@ -142,7 +162,7 @@ def test_the_search_takes_the_first_budget_that_works(tiny_classifier: nn.Module
     images = torch.tensor([0.1, 0.3, 0.45, 0.9]).view(4, 1, 1, 1).expand(4, 3, 2, 2)
     labels = torch.zeros(4, dtype=torch.long)
     result = search_smallest(
-        lambda rows, budget: images[rows] + budget, Threshold(), images, labels, [0.1, 0.25]
+        lambda rows, budget: images[rows] + budget, Threshold(), images, Goal(labels), [0.1, 0.25]
     )
     torch.testing.assert_close(result[:, 0, 0, 0], torch.tensor([0.1, 0.55, 0.55, 0.9]))
 
@@ -151,4 +171,4 @@ def test_unknown_attacks_name_the_nearest() -> None:
     with pytest.raises(RequestError, match="did you mean fgsm"):
         find_attack("fgms", "fixed")
     assert find_attack("deepfool", "fixed") is None
-    assert attack_names() == ["fgsm", "bim", "pgd", "deepfool", "cw"]
+    assert attack_names() == ["fgsm", "bim", "pgd", "mi-fgsm", "deepfool", "deepfool-l2", "cw"]

@@ -2,24 +2,28 @@
 
 from difflib import get_close_matches
 
-from comdefend.attacks.base import PROTOCOLS, Attack, Norm, Protocol, check_budget, distance, fooled
+from comdefend.attacks.base import PROTOCOLS, Attack, Goal, Norm, Protocol, check_budget, distance, fooled
 from comdefend.attacks.carlini_wagner import CarliniWagner
-from comdefend.attacks.deepfool import DeepFool
+from comdefend.attacks.deepfool import DeepFool, DeepFoolL2
 from comdefend.attacks.fgsm import FGSM, MinimalFGSM
-from comdefend.attacks.iterative import BIM, PGD, MinimalBIM, MinimalPGD
+from comdefend.attacks.iterative import BIM, MIFGSM, PGD, MinimalBIM, MinimalMIFGSM, MinimalPGD
 from comdefend.errors import RequestError
 
 __all__ = [
     "ATTACKS",
     "BIM",
     "FGSM",
+    "MIFGSM",
     "PGD",
     "PROTOCOLS",
     "Attack",
     "CarliniWagner",
     "DeepFool",
+    "DeepFoolL2",
+    "Goal",
     "MinimalBIM",
     "MinimalFGSM",
+    "MinimalMIFGSM",
     "MinimalPGD",
     "Norm",
     "Protocol",
@@ -31,8 +35,9 @@ __all__ = [
 ]
 
 ATTACKS: tuple[Attack, ...] = (
-    FGSM(), BIM(), PGD(),
-    MinimalFGSM(), MinimalBIM(), MinimalPGD(), DeepFool(), CarliniWagner(),
+    FGSM(), BIM(), PGD(), MIFGSM(),
+    MinimalFGSM(), MinimalBIM(), MinimalPGD(), MinimalMIFGSM(),
+    DeepFool(), DeepFoolL2(), CarliniWagner(),
 )  # fmt: skip
 """Every attack with its default settings, one entry for each protocol it knows."""
 

@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from comdefend.errors import MissingExtraError, WorkError
+from comdefend.errors import MissingExtraError, RequestError, WorkError
 
 Norm = Literal["linf", "l2"]
 Protocol = Literal["fixed", "minimal"]
@@ -20,11 +21,37 @@ SLACK = 1e-5
 
 
 @dataclass(frozen=True)
+class Goal:
+    """What an attack is after: any class but the label's, or with `targets` (int64, N) those classes."""
+
+    labels: Tensor
+    targets: Tensor | None = None
+
+    def reached(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Which images the model takes for what the attack wants, N booleans."""
+        with torch.no_grad():
+            predicted = model(images).argmax(1)
+        reached: Tensor = predicted != self.labels if self.targets is None else predicted == self.targets
+        return reached
+
+    def loss(self, logits: Tensor) -> Tensor:
+        """What the attack raises, N: the label's cross-entropy, or the target's with its sign turned."""
+        if self.targets is None:
+            return functional.cross_entropy(logits, self.labels, reduction="none")
+        return -functional.cross_entropy(logits, self.targets, reduction="none")
+
+    def rows(self, rows: Tensor) -> "Goal":
+        """The same goal for some of the images."""
+        return Goal(self.labels[rows], None if self.targets is None else self.targets[rows])
+
+
+@dataclass(frozen=True)
 class Attack(ABC):
-    """Makes adversarial images for a model whose gradients it may use (untargeted).
+    """Makes adversarial images for a model whose gradients it may use.
 
     `attack(model, images, labels, epsilon=8/255)` returns images in [0, 1], within `epsilon` (a
     fraction, not in units of 1/255) of the originals in `norm`. `epsilon=None` sets no budget.
+    With `targets` it aims at these classes, where it can (`targeted`).
 
     `protocol` says what it does with its budget: an attack of the protocol "fixed" spends all of
     it; one of the protocol "minimal" looks for the smallest perturbation, up to epsilon, that
@@ -34,14 +61,32 @@ class Attack(ABC):
     name: ClassVar[str]
     norm: ClassVar[Norm]
     protocol: ClassVar[Protocol]
+    targeted: ClassVar[bool] = True
 
     @abstractmethod
-    def run(self, model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | None) -> Tensor:
+    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
         """The attack itself; `__call__` checks what it returns."""
 
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: float | None) -> Tensor:
-        """Adversarial images. Raises `WorkError` where the attack breaks its own promise."""
-        adversarial = self.run(model, images, labels, epsilon).detach()
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        epsilon: float | None,
+        targets: Tensor | None = None,
+    ) -> Tensor:
+        """Adversarial images.
+
+        Raises `RequestError` for targets that the attack cannot aim at or that are the labels
+        themselves, and `WorkError` where the attack breaks its own promise.
+        """
+        if targets is not None:
+            if not self.targeted:
+                raise RequestError(f"attack {self.name} has no targeted form")
+            if targets.shape != labels.shape or bool((targets == labels).any()):
+                raise RequestError("targets must be one class for each image, none of them its label")
+        adversarial = self.run(model, images, Goal(labels, targets), epsilon).detach()
         check_budget(images, adversarial, epsilon=epsilon, norm=self.norm, attack=self.name)
         return adversarial.clamp(0, 1)
 
@@ -68,34 +113,49 @@ def check_budget(
 
 def fooled(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Which images the model gets wrong, N booleans."""
-    with torch.no_grad():
-        wrong: Tensor = model(images).argmax(1) != labels
-    return wrong
+    return Goal(labels).reached(model, images)
 
 
 def search_smallest(
     attempt: Callable[[Tensor, float], Tensor],
     model: nn.Module,
     images: Tensor,
-    labels: Tensor,
+    goal: Goal,
     budgets: Sequence[float],
 ) -> Tensor:
-    """The result of the first of `budgets`, in rising order, at which each image fools the model.
+    """The result of the first of `budgets`, in rising order, at which each image reaches the goal.
 
-    `attempt(indices, budget)` makes adversarial images for some of `images`. An image that is wrong
-    to begin with stays as it is, and so does one that no budget breaks: this is how the attacks of
-    Foolbox 1.x ended, whose interface the paper's released scripts use.
+    `attempt(indices, budget)` makes adversarial images for some of `images`; those that are solved
+    are not tried again. An image that is where the attack wants it to begin with stays as it is, and
+    so does one that no budget breaks: this is how the attacks of Foolbox 1.x ended, whose interface
+    the paper's released scripts use.
     """
     result = images.clone()
-    open_ = torch.nonzero(~fooled(model, images, labels))[:, 0]
+    open_ = torch.nonzero(~goal.reached(model, images))[:, 0]
     for budget in budgets:
         if len(open_) == 0:
             break
         candidates = attempt(open_, budget)
-        solved = fooled(model, candidates, labels[open_])
+        solved = goal.rows(open_).reached(model, candidates)
         result[open_[solved]] = candidates[solved]
         open_ = open_[~solved]
     return result
+
+
+def keep_what_works(
+    model: nn.Module,
+    images: Tensor,
+    found: Tensor,
+    goal: Goal,
+    *,
+    epsilon: float | None,
+    norm: Norm,
+) -> Tensor:
+    """`found` where it reaches the goal within epsilon and the image did not already; else the image."""
+    works = goal.reached(model, found) & ~goal.reached(model, images)
+    if epsilon is not None:
+        works &= distance(images, found, norm) <= epsilon + SLACK
+    return torch.where(works[:, None, None, None], found, images)
 
 
 def foolbox_model(model: nn.Module, images: Tensor) -> Any:
@@ -105,3 +165,10 @@ def foolbox_model(model: nn.Module, images: Tensor) -> Any:
     except ImportError as error:
         raise MissingExtraError("attacks", extra="evaluate", package="foolbox") from error
     return foolbox.PyTorchModel(model.eval(), bounds=(0, 1), device=images.device)
+
+
+def foolbox_criterion(goal: Goal) -> Any:
+    """A goal as Foolbox sees it."""
+    from foolbox.criteria import Misclassification, TargetedMisclassification
+
+    return Misclassification(goal.labels) if goal.targets is None else TargetedMisclassification(goal.targets)

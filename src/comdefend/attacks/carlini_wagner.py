@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from comdefend.attacks.base import Attack, distance, foolbox_model, fooled
+from comdefend.attacks.base import Attack, Goal, foolbox_criterion, foolbox_model, keep_what_works
 
 
 @dataclass(frozen=True)
@@ -25,10 +24,9 @@ class CarliniWagner(Attack):
     initial_constant: float = 0.01
     confidence: float = 0.0
 
-    def run(self, model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | None) -> Tensor:
+    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
         wrapped = foolbox_model(model, images)
         from foolbox.attacks import L2CarliniWagnerAttack
-        from foolbox.criteria import Misclassification
 
         attack = L2CarliniWagnerAttack(
             binary_search_steps=self.searches,
@@ -37,8 +35,5 @@ class CarliniWagner(Attack):
             initial_const=self.initial_constant,
             confidence=self.confidence,
         )
-        found: Tensor = attack.run(wrapped, images, Misclassification(labels))
-        works = fooled(model, found, labels) & ~fooled(model, images, labels)
-        if epsilon is not None:
-            works &= distance(images, found, self.norm) <= epsilon
-        return torch.where(works[:, None, None, None], found, images)
+        found: Tensor = attack.run(wrapped, images, foolbox_criterion(goal))
+        return keep_what_works(model, images, found, goal, epsilon=epsilon, norm=self.norm)

@@ -1,38 +1,65 @@
 """DeepFool: steps to the nearest linearised decision boundary (Moosavi-Dezfooli et al., 2016)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from comdefend.attacks.base import Attack, foolbox_model, fooled
+from comdefend.attacks.base import (
+    Attack,
+    Goal,
+    Norm,
+    distance,
+    foolbox_criterion,
+    foolbox_model,
+    keep_what_works,
+)
 
 
 @dataclass(frozen=True)
 class DeepFool(Attack):
     """DeepFool under L-infinity. Minimal by nature: it stops as soon as the model is fooled.
 
-    Where it needs more than epsilon, its perturbation is clipped to epsilon and kept if that still
+    Where it needs more than epsilon, its perturbation is cut to epsilon and kept if that still
     fools the model. `candidates`: how many of the likeliest classes are tried as the nearest.
     """
 
     name = "deepfool"
-    norm = "linf"
+    norm: ClassVar[Norm] = "linf"
     protocol = "minimal"
+    targeted = False
 
     steps: int = 50
     overshoot: float = 0.02
     candidates: int = 10
 
-    def run(self, model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | None) -> Tensor:
+    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
         wrapped = foolbox_model(model, images)
-        from foolbox.attacks import LinfDeepFoolAttack
-        from foolbox.criteria import Misclassification
+        from foolbox.attacks import L2DeepFoolAttack, LinfDeepFoolAttack
 
-        attack = LinfDeepFoolAttack(steps=self.steps, overshoot=self.overshoot, candidates=self.candidates)
-        found: Tensor = attack.run(wrapped, images, Misclassification(labels))
+        kind = LinfDeepFoolAttack if self.norm == "linf" else L2DeepFoolAttack
+        # Foolbox would try more classes than there are.
+        with torch.no_grad():
+            classes = model(images[:1]).shape[1]
+        attack = kind(steps=self.steps, overshoot=self.overshoot, candidates=min(self.candidates, classes))
+        found: Tensor = attack.run(wrapped, images, foolbox_criterion(goal))
         found = torch.where(torch.isfinite(found), found, images).clamp(0, 1)
         if epsilon is not None:
-            found = (images + (found - images).clamp(-epsilon, epsilon)).clamp(0, 1)
-        works = fooled(model, found, labels) & ~fooled(model, images, labels)
-        return torch.where(works[:, None, None, None], found, images)
+            found = self._cut(images, found, epsilon)
+        return keep_what_works(model, images, found, goal, epsilon=epsilon, norm=self.norm)
+
+    def _cut(self, images: Tensor, found: Tensor, epsilon: float) -> Tensor:
+        return (images + (found - images).clamp(-epsilon, epsilon)).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class DeepFoolL2(DeepFool):
+    """DeepFool under L2, the norm it was published for."""
+
+    name = "deepfool-l2"
+    norm = "l2"
+
+    def _cut(self, images: Tensor, found: Tensor, epsilon: float) -> Tensor:
+        length = distance(images, found, "l2").clamp_min(1e-12)
+        return images + (found - images) * (epsilon / length).clamp_max(1)[:, None, None, None]

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from comdefend.attacks.base import Attack, foolbox_model, search_smallest
+from comdefend.attacks.base import Attack, Goal, search_smallest
+from comdefend.attacks.iterative import gradient
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,9 @@ class FGSM(Attack):
     norm = "linf"
     protocol = "fixed"
 
-    def run(self, model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | None) -> Tensor:
-        return one_step(model, images, labels, 1.0 if epsilon is None else epsilon)
+    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
+        budget = 1.0 if epsilon is None else epsilon
+        return (images + budget * gradient(model, images, goal).sign()).clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -32,24 +34,11 @@ class MinimalFGSM(Attack):
 
     steps: int = 60
 
-    def run(self, model: nn.Module, images: Tensor, labels: Tensor, epsilon: float | None) -> Tensor:
+    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
         most = 1.0 if epsilon is None else epsilon
-        # The gradient is that of the clean image at every length, so one step tells all of them.
-        # An image at a bound loses its sign there, where clipping would have undone the step anyway.
-        direction = (one_step(model, images, labels, most) - images).sign()
-        budgets = [most * k / self.steps for k in range(1, self.steps + 1)]
+        # The gradient is that of the clean image at every length, so one direction serves all.
+        direction = gradient(model, images, goal).sign()
         return search_smallest(
             lambda rows, budget: (images[rows] + budget * direction[rows]).clamp(0, 1),
-            model, images, labels, budgets,
+            model, images, goal, [most * k / self.steps for k in range(1, self.steps + 1)],
         )  # fmt: skip
-
-
-def one_step(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
-    wrapped = foolbox_model(model, images)
-    from foolbox.attacks import LinfFastGradientAttack
-    from foolbox.criteria import Misclassification
-
-    attacked: Tensor = LinfFastGradientAttack(random_start=False).run(
-        wrapped, images, Misclassification(labels), epsilon=epsilon
-    )
-    return attacked

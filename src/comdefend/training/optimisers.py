@@ -15,11 +15,19 @@ class Muon(torch.optim.Optimizer):
 
     Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024. A convolution's
     kernel counts as a matrix of its outputs by everything else. The step is scaled by
-    `sqrt(max(1, rows / columns))`, as published. torch.optim.Muon takes matrices only.
+    `sqrt(max(1, rows / columns))`, as published. Weight decay is decoupled: it bounds a kernel's
+    spectral norm by about `1 / weight_decay`. torch.optim.Muon takes matrices only.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -44,8 +52,7 @@ class Muon(torch.optim.Optimizer):
         matrix = nesterov.reshape(len(nesterov), -1)
         scale = math.sqrt(max(1.0, matrix.shape[0] / matrix.shape[1]))
         update = orthogonalise(matrix).reshape(parameter.shape)
-        if group.get("weight_decay"):
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
         parameter.add_(update, alpha=-group["lr"] * scale)
 
 
@@ -93,16 +100,14 @@ class Together(torch.optim.Optimizer):
 
 
 def make_optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    decay = recipe.classifier.weight_decay if recipe.trains == "classifier" else 0.0
     kernels = [p for p in network.parameters() if p.ndim == 4]
     others = [p for p in network.parameters() if p.ndim != 4]
     if recipe.optimiser == "muon":
-        muon = Muon(kernels, lr=recipe.learning_rate)
-        for group in muon.param_groups:
-            group["weight_decay"] = decay
+        muon = Muon(kernels, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
         return Together(muon, torch.optim.Adam(others, lr=recipe.side_learning_rate))
     # Only kernels are decayed: not biases, scales of normalisation layers, or the last layer.
-    groups: list[dict[str, Any]] = [{"params": kernels, "weight_decay": decay}, {"params": others}]
+    decayed = {"params": kernels, "weight_decay": recipe.weight_decay}
+    groups: list[dict[str, Any]] = [decayed, {"params": others}]
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True)
     return torch.optim.Adam(groups, lr=recipe.learning_rate, betas=(0.9, 0.999), eps=1e-8)

@@ -52,7 +52,6 @@ class ClassifierOptions:
     shift: int = 0
     flip: bool = False
     cutout: int = 0
-    weight_decay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,8 @@ class Recipe:
     `optimiser`: "adam", "sgd" (Nesterov momentum) or "muon" (Muon for the convolutions, Adam at
     `side_learning_rate` for the rest). `schedule`: "one-cycle" rises linearly over the fraction
     `warmup` and falls as a cosine to zero; "exponential" decays from `learning_rate` to
-    `final_learning_rate`. `interval`: steps between two validations, each with a checkpoint.
+    `final_learning_rate`. `weight_decay` is that of the convolutions' kernels; nothing else decays.
+    `interval`: steps between two validations, each with a checkpoint.
     """
 
     trains: Literal["purifier", "classifier"]
@@ -79,6 +79,7 @@ class Recipe:
     schedule: Literal["one-cycle", "exponential"] = "one-cycle"
     warmup: float = 0.15
     final_learning_rate: float | None = None
+    weight_decay: float = 0.0
     clip: float | None = None
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     interval: int = 200
@@ -100,7 +101,7 @@ class Recipe:
         if not re.fullmatch(r"[\w.-]+", self.name) or self.name.startswith("."):
             raise RequestError(f"recipe name {self.name!r} must be one word: it names a folder")
         options = self.classifier
-        if min(options.shift, options.cutout, options.weight_decay) < 0:
+        if not (min(options.shift, options.cutout) >= 0 and 0 <= self.weight_decay < inf):
             raise RequestError(f"recipe {self.name!r}: shift, cutout and weight_decay must not be negative")
         if not 0 <= options.label_smoothing < 1:
             raise RequestError(f"recipe {self.name!r}: label_smoothing must be in [0, 1)")

@@ -1,0 +1,103 @@
+"""Our attacks against other people's, on the same inputs."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from comdefend.attacks import BIM, FGSM, MIFGSM, CarliniWagner, DeepFool, DeepFoolL2, distance, fooled
+
+EPSILON = 0.05
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(10, 3, 8, 8, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.fixture
+def labels(tiny_classifier: nn.Module, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        predicted: Tensor = tiny_classifier(images).argmax(1)
+    return predicted
+
+
+def foolbox(attack: Any, model: nn.Module, images: Tensor, labels: Tensor, **options: Any) -> Tensor:
+    from foolbox import PyTorchModel
+    from foolbox.criteria import Misclassification
+
+    wrapped = PyTorchModel(model, bounds=(0, 1), device="cpu")
+    result: Tensor = attack.run(wrapped, images, Misclassification(labels), **options)
+    return result
+
+
+def art(name: str, model: nn.Module, images: Tensor, labels: Tensor, **options: Any) -> Tensor:
+    """An attack of the Adversarial Robustness Toolbox."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from art.attacks import evasion
+        from art.estimators.classification import PyTorchClassifier
+    wrapped = PyTorchClassifier(
+        model=model,
+        loss=nn.CrossEntropyLoss(),
+        input_shape=tuple(images.shape[1:]),
+        nb_classes=5,
+        clip_values=(0.0, 1.0),
+        device_type="cpu",
+    )
+    attack = getattr(evasion, name)(wrapped, verbose=False, **options)
+    return torch.from_numpy(np.asarray(attack.generate(images.numpy(), labels.numpy())))
+
+
+def test_fgsm_is_foolboxs(tiny_classifier: nn.Module, images: Tensor, labels: Tensor) -> None:
+    from foolbox.attacks import LinfFastGradientAttack
+
+    theirs = foolbox(
+        LinfFastGradientAttack(random_start=False), tiny_classifier, images, labels, epsilon=EPSILON
+    )
+    torch.testing.assert_close(FGSM()(tiny_classifier, images, labels, epsilon=EPSILON), theirs)
+
+
+def test_bim_is_foolboxs(tiny_classifier: nn.Module, images: Tensor, labels: Tensor) -> None:
+    from foolbox.attacks import LinfBasicIterativeAttack
+
+    attack = LinfBasicIterativeAttack(rel_stepsize=0.2, steps=10, random_start=False)
+    theirs = foolbox(attack, tiny_classifier, images, labels, epsilon=EPSILON)
+    ours = BIM(steps=10, step=0.2)(tiny_classifier, images, labels, epsilon=EPSILON)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_mi_fgsm_is_arts(tiny_classifier: nn.Module, images: Tensor, labels: Tensor) -> None:
+    theirs = art(
+        "MomentumIterativeMethod", tiny_classifier, images, labels,
+        eps=EPSILON, eps_step=EPSILON / 10, max_iter=10, decay=1.0,
+    )  # fmt: skip
+    ours = MIFGSM(steps=10, decay=1.0)(tiny_classifier, images, labels, epsilon=EPSILON)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_deepfool_is_as_near_as_arts(tiny_classifier: nn.Module, images: Tensor, labels: Tensor) -> None:
+    theirs = art("DeepFool", tiny_classifier, images, labels, nb_grads=5, epsilon=0.02)
+    ours = DeepFoolL2()(tiny_classifier, images, labels, epsilon=None)
+    assert bool(fooled(tiny_classifier, ours, labels).all())
+    ratio = distance(images, ours, "l2").median() / distance(images, theirs, "l2").median()
+    assert 0.8 < float(ratio) < 1.2
+    # The same method under the other norm is nearer in that norm.
+    other = DeepFool()(tiny_classifier, images, labels, epsilon=None)
+    assert distance(images, other, "linf").median() < distance(images, ours, "linf").median()
+
+
+def test_cw_is_nearer_than_arts_or_as_near(
+    tiny_classifier: nn.Module, images: Tensor, labels: Tensor
+) -> None:
+    theirs = art(
+        "CarliniL2Method", tiny_classifier, images, labels, max_iter=50, binary_search_steps=5, batch_size=10
+    )
+    solved = fooled(tiny_classifier, theirs, labels)
+    assert bool(solved.any())
+    ours = CarliniWagner()(tiny_classifier, images, labels, epsilon=None)
+    near = distance(images, ours, "l2")[solved].median()
+    assert float(near) < 1.1 * float(distance(images, theirs, "l2")[solved].median())
