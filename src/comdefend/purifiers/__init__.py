@@ -11,13 +11,23 @@ from comdefend.factory import is_factory, load_factory
 from comdefend.purifiers.base import Purifier, check_images
 from comdefend.purifiers.comdefend import ComDefendPurifier, load_comdefend
 from comdefend.purifiers.composition import Chain, Defended, Identity, defend
+from comdefend.purifiers.feature_squeezing import FeatureSqueezing
+from comdefend.purifiers.gaussian import GaussianSmoothing
+from comdefend.purifiers.jpeg import JPEG
+from comdefend.purifiers.resize_pad import ResizePad
+from comdefend.purifiers.total_variation import TotalVariation
 
 __all__ = [
+    "JPEG",
     "Chain",
     "ComDefendPurifier",
     "Defended",
+    "FeatureSqueezing",
+    "GaussianSmoothing",
     "Identity",
     "Purifier",
+    "ResizePad",
+    "TotalVariation",
     "check_images",
     "defend",
     "load_comdefend",
@@ -25,11 +35,27 @@ __all__ = [
 ]
 
 
-def _nothing(*, channels: int, data: str | None, dtype: str) -> Purifier:  # noqa: ARG001
-    return Identity()
+Maker = Callable[..., Purifier]
 
 
-PURIFIERS: dict[str, Callable[..., Purifier]] = {"comdefend": load_comdefend, "none": _nothing}
+def _without_weights(kind: Callable[..., Purifier]) -> Maker:
+    """A purifier that is the same for all images and data sets, and computes in their dtype."""
+
+    def make(*, channels: int, data: str | None, dtype: str, **options: Any) -> Purifier:  # noqa: ARG001
+        return kind(**options)
+
+    return make
+
+
+PURIFIERS: dict[str, Maker] = {
+    "comdefend": load_comdefend,
+    "feature-squeezing": _without_weights(FeatureSqueezing),
+    "gaussian": _without_weights(GaussianSmoothing),
+    "jpeg": _without_weights(JPEG),
+    "resize-pad": _without_weights(ResizePad),
+    "tv": _without_weights(TotalVariation),
+    "none": _without_weights(Identity),
+}
 """Purifiers by the name that references use: each takes what `load_purifier` is told, and its options."""
 
 

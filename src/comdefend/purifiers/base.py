@@ -48,7 +48,10 @@ class Purifier(nn.Module, ABC):
             raise RequestError(
                 f"images are on {images.device} and the purifier on {own}: purifier.to(images.device)"
             )
-        purified = self.purify(checked)
+        if len(checked) == 0:
+            return images.clone()
+        # Half precision is for storage and for networks that ask for it: many operations lack it.
+        purified = self.purify(checked.float() if checked.dtype.itemsize < 4 else checked)
         if not isinstance(purified, Tensor) or purified.shape != images.shape:
             what = tuple(purified.shape) if isinstance(purified, Tensor) else type(purified).__name__
             raise WorkError(f"{type(self).__name__} made {what} of images of {tuple(images.shape)}")
