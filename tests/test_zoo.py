@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -155,3 +156,14 @@ def test_shipped_files_stay_small() -> None:
     assert sum(p.stat().st_size for p in (folder / "samples").glob("*")) < 2e6
     for name in zoo.names("classifier"):
         assert (folder / "weights" / f"{name}.safetensors").stat().st_size < 3e6
+
+
+def test_the_default_weights_suit_the_images() -> None:
+    def name(kind: Literal["purifier", "pixelcnn", "denoiser"], channels: int, data: str | None) -> str:
+        return zoo.default(kind, channels=channels, data=data)
+
+    assert name("purifier", 1, None) == name("purifier", 1, "sample:fashion-mnist") == "fashion-mnist"
+    assert name("purifier", 3, None) == name("purifier", 3, "photos") == "cifar10"
+    assert name("purifier", 1, "sample:cifar10") == "fashion-mnist"
+    with pytest.raises(RequestError, match="no purifier weights ship for images of 2 channels"):
+        name("purifier", 2, None)

@@ -20,7 +20,14 @@ from torch import Tensor, nn
 from comdefend.atomic import replacing, write_json
 from comdefend.errors import RequestError
 
-Kind = Literal["purifier", "classifier"]
+Kind = Literal["purifier", "classifier", "pixelcnn", "denoiser"]
+"""ComDefend's networks, a classifier, PixelDefend's model of clean images, HGD's denoiser."""
+
+_SUFFIXES: dict[Kind, str] = {"purifier": "", "pixelcnn": "-pixelcnn", "denoiser": "-hgd"}
+"""What follows the name of the data set in the name of the weights that are the default for it."""
+
+_USUAL = {1: "fashion-mnist", 3: "cifar10"}
+"""The data set whose weights serve images of so many channels where nothing fits better."""
 
 _HEADER = "comdefend"
 
@@ -62,6 +69,25 @@ def facts(name: str) -> Facts:
             f"(shipped: {', '.join(names())}; a path to a .safetensors file works too)"
         )
     return Facts(**json.loads(path.read_text()))
+
+
+def default(kind: Literal["purifier", "pixelcnn", "denoiser"], *, channels: int, data: str | None) -> str:
+    """The shipped weights that suit images of `channels` channels from the data set `data`.
+
+    Those of that data set ("mnist", "sample:cifar10") where there are such, and else the usual ones
+    for so many channels. Raises `RequestError` where none ship.
+    """
+    shipped = names(kind)
+    wanted = (data or "").removeprefix("sample:") + _SUFFIXES[kind]
+    if wanted in shipped and facts(wanted).architecture["image_channels"] == channels:
+        return wanted
+    usual = _USUAL.get(channels, "") + _SUFFIXES[kind]
+    if usual not in shipped:
+        raise RequestError(
+            f"no {kind} weights ship for images of {channels} channels"
+            f"{f' from {data!r}' if data else ''}; shipped: {', '.join(shipped) or 'none'}"
+        )
+    return usual
 
 
 def read(reference: str, *, kind: Kind) -> tuple[Facts, dict[str, Tensor]]:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from comdefend.classifiers import load_classifier
 from comdefend.errors import RequestError, WorkError
-from comdefend.purifiers import load_comdefend
+from comdefend.purifiers import load_comdefend, load_purifier
 from comdefend.training import Recipe, load_recipe, start
 
 
@@ -73,7 +73,7 @@ def test_a_folder_of_photographs_of_many_sizes_is_trained_on(
 
 
 def test_an_interrupt_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from comdefend.training.modules import PurifierTraining
+    from comdefend.training.purifier import PurifierTraining
 
     draw = PurifierTraining._draw
 
@@ -118,6 +118,69 @@ def test_a_classifier_is_trained_and_loads_by_path(tmp_path: Path) -> None:
     assert facts.scores["validation_accuracy"] > 0.1
     logits = load_classifier(str(tmp_path / "weights.safetensors"))(torch.rand(2, 3, 32, 32))
     assert logits.shape == (2, 10)
+
+
+def classifier_recipe(*overrides: str) -> Recipe:
+    settings = ["data=sample:cifar10", "epochs=1", "interval=2", "batch=250", "validation_images=20"]
+    return load_recipe("cifar10-resnet9", [*settings, *overrides])
+
+
+@pytest.mark.parametrize("adversarial", ["fgsm", "bim"])
+def test_a_classifier_is_trained_on_adversarial_images(adversarial: str, tmp_path: Path) -> None:
+    plain = start(classifier_recipe(), output=tmp_path / "plain", device="cpu")
+    hardened = start(
+        classifier_recipe(f"classifier.adversarial={adversarial}"), output=tmp_path / "hard", device="cpu"
+    )
+    assert plain is not None
+    assert hardened is not None
+    assert plain.sha256 != hardened.sha256
+
+
+def test_a_classifier_is_trained_on_purified_images_which_resuming_finds_again(tmp_path: Path) -> None:
+    recipe = classifier_recipe("classifier.purifier=jpeg:quality=30")
+    whole = start(recipe, output=tmp_path / "whole", device="cpu")
+    assert start(recipe, output=tmp_path / "broken", device="cpu", stop_after=1) is None
+    kept = load_file(tmp_path / "broken" / "purified-train.safetensors")["pixels"]
+    assert kept.shape == (980, 3, 32, 32)  # the others are held out for validation
+    resumed = start(recipe, output=tmp_path / "broken", device="cpu", resume=True)
+    assert whole is not None
+    assert whole == resumed
+
+
+@pytest.mark.parametrize("data", ["sample:cifar10", "sample:fashion-mnist"])
+def test_a_pixelcnn_learns_to_code_images_in_fewer_bits(data: str, tmp_path: Path) -> None:
+    settings = [f"data={data}", "pixelcnn.features=8", "pixelcnn.layers=1", "batch=8", "validation_images=8"]
+    found = [
+        start(
+            load_recipe("cifar10-pixelcnn", [*settings, f"steps={steps}", "interval=40", "warmup=0"]),
+            output=tmp_path / str(steps),
+            device="cpu",
+        )
+        for steps in (1, 40)
+    ]
+    bits = [facts.scores["validation_bits_per_dimension"] for facts in found if facts]
+    assert bits[1] < bits[0] - 0.5
+    weights = str(tmp_path / "40" / "weights.safetensors")
+    channels = 1 if "fashion" in data else 3
+    purifier = load_purifier(f"pixeldefend:weights={weights},epsilon=4", channels=channels)
+    images = torch.rand(1, channels, 6, 6).mul(255).round() / 255
+    assert 0 < (purifier(images) - images).abs().max() <= 4 / 255 + 1e-6
+
+
+def test_a_denoiser_is_guided_by_a_classifier(tmp_path: Path) -> None:
+    recipe = load_recipe(
+        "cifar10-hgd",
+        [
+            "data=sample:cifar10", "denoiser.widths=[4,6]", "epochs=1", "interval=30", "batch=25",
+            "validation_images=20",
+        ],
+    )  # fmt: skip
+    facts = start(recipe, output=tmp_path, device="cpu")
+    assert facts is not None
+    assert facts.architecture == {"image_channels": 3, "widths": (4, 6)}
+    images = torch.rand(1, 3, 9, 7)
+    purifier = load_purifier(f"hgd:weights={tmp_path}/weights.safetensors")
+    assert not torch.equal(purifier(images), images)
 
 
 def test_training_stops_on_nan_and_says_what_to_do(tmp_path: Path) -> None:

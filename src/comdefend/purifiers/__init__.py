@@ -13,11 +13,14 @@ from comdefend.purifiers.comdefend import ComDefendPurifier, load_comdefend
 from comdefend.purifiers.composition import Chain, Defended, Identity, defend
 from comdefend.purifiers.feature_squeezing import FeatureSqueezing
 from comdefend.purifiers.gaussian import GaussianSmoothing
+from comdefend.purifiers.hgd import HGD, load_hgd
 from comdefend.purifiers.jpeg import JPEG
+from comdefend.purifiers.pixeldefend import PixelDefend, load_pixeldefend
 from comdefend.purifiers.resize_pad import ResizePad
 from comdefend.purifiers.total_variation import TotalVariation
 
 __all__ = [
+    "HGD",
     "JPEG",
     "Chain",
     "ComDefendPurifier",
@@ -25,6 +28,7 @@ __all__ = [
     "FeatureSqueezing",
     "GaussianSmoothing",
     "Identity",
+    "PixelDefend",
     "Purifier",
     "ResizePad",
     "TotalVariation",
@@ -51,7 +55,9 @@ PURIFIERS: dict[str, Maker] = {
     "comdefend": load_comdefend,
     "feature-squeezing": _without_weights(FeatureSqueezing),
     "gaussian": _without_weights(GaussianSmoothing),
+    "hgd": load_hgd,
     "jpeg": _without_weights(JPEG),
+    "pixeldefend": load_pixeldefend,
     "resize-pad": _without_weights(ResizePad),
     "tv": _without_weights(TotalVariation),
     "none": _without_weights(Identity),

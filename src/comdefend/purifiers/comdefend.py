@@ -130,7 +130,7 @@ def load_comdefend(
     Those are the ones of the data set `data` ("mnist", "sample:cifar10") if there are such, and else
     those for images of `channels` channels. `options` are the purifier's.
     """
-    name = default_weights(channels, data) if weights is None else str(weights)
+    name = zoo.default("purifier", channels=channels, data=data) if weights is None else str(weights)
     compute_in = find_dtype(dtype)
     known, tensors = zoo.read(name, kind="purifier")
     try:
@@ -141,13 +141,3 @@ def load_comdefend(
     zoo.fill(model, tensors, name=name)
     origin = {"weights": known.name, "sha256": known.sha256}
     return ComDefendPurifier(model, dtype=compute_in, origin=origin, **options)
-
-
-def default_weights(channels: int, data: str | None) -> str:
-    named = (data or "").removeprefix("sample:")
-    if named in zoo.names("purifier") and zoo.facts(named).architecture["image_channels"] == channels:
-        return named
-    by_channels = {1: "fashion-mnist", 3: "cifar10"}
-    if channels not in by_channels:
-        raise RequestError(f"no weights ship for images of {channels} channels; 1 or 3 are possible")
-    return by_channels[channels]

@@ -15,7 +15,8 @@ class Batches(IterableDataset[tuple[Tensor, Tensor]]):
     """Batches `start` to `stop` of a training: (uint8 N x C x H x W, int64 N; -1 without labels).
 
     Every epoch is a permutation of the data set drawn from (seed, epoch); crops and shifts are drawn
-    from (seed, step). With several processes each takes its own part of every batch.
+    from (seed, step). With several processes each takes its own part of every batch. `pixels` stand in
+    for the data set's own, where images were changed beforehand.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Batches(IterableDataset[tuple[Tensor, Tensor]]):
         flip: bool = False,
         rank: int = 0,
         world: int = 1,
+        pixels: Tensor | None = None,
     ) -> None:
         if batch > len(data):
             raise RequestError(f"batch is {batch}, but data {data.name!r} holds {len(data)} images")
@@ -39,7 +41,7 @@ class Batches(IterableDataset[tuple[Tensor, Tensor]]):
         self.crop, self.shift, self.flip, self.channels = crop, shift, flip, channels
         self.rank, self.world = rank, world
         self.labels = data.labels() if data.has_labels else torch.full((len(data),), -1)
-        self.pixels = _decode_all(data, channels)
+        self.pixels = _decode_all(data, channels) if pixels is None else pixels
         self.start = self.stop = 0
 
     def __len__(self) -> int:

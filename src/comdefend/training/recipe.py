@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
 from importlib import resources
 from math import inf
 from pathlib import Path
@@ -12,6 +13,9 @@ import yaml
 
 from comdefend.errors import RequestError
 from comdefend.model import ComDefendConfig
+from comdefend.purifiers.hgd import DUNetConfig
+from comdefend.purifiers.pixelcnn import PixelCNNConfig
+from comdefend.zoo import Kind
 
 PRECISIONS = {"bfloat16": "bf16-mixed", "float32": "32-true"}
 """What a recipe calls a precision, and what Lightning calls it. Weights stay float32 in both."""
@@ -45,6 +49,8 @@ class ClassifierOptions:
 
     `shift`: images are moved by up to so many pixels, mirrored at the border. `flip`: mirrored left
     to right in every second epoch. `cutout`: side of a grey square put at a random place (0: none).
+    `adversarial`: half of every batch is attacked so, at `epsilon` (in units of 1/255). `purifier`: a
+    reference; the network sees purified images only.
     """
 
     architecture: str = "resnet9"
@@ -52,6 +58,36 @@ class ClassifierOptions:
     shift: int = 0
     flip: bool = False
     cutout: int = 0
+    adversarial: Literal["none", "fgsm", "bim"] = "none"
+    epsilon: float = 8.0
+    purifier: str = "none"
+
+
+@dataclass(frozen=True)
+class PixelCNNOptions:
+    """The PixelCNN that is trained: the fields of `PixelCNNConfig`."""
+
+    features: int = 48
+    layers: int = 6
+    mixtures: int = 5
+
+    def config(self, image_channels: int) -> PixelCNNConfig:
+        return PixelCNNConfig(image_channels=image_channels, **asdict(self))
+
+
+@dataclass(frozen=True)
+class DenoiserOptions:
+    """The denoiser that is trained, the `classifier` (a reference) that guides it, and the attack on it.
+
+    `epsilon`: the largest budget, in units of 1/255; each step draws one from a tenth of it up.
+    """
+
+    widths: tuple[int, ...] = (32, 64, 128)
+    classifier: str = "cifar10-resnet9"
+    epsilon: float = 16.0
+
+    def config(self, image_channels: int) -> DUNetConfig:
+        return DUNetConfig(image_channels=image_channels, widths=self.widths)
 
 
 @dataclass(frozen=True)
@@ -65,7 +101,7 @@ class Recipe:
     `interval`: steps between two validations, each with a checkpoint.
     """
 
-    trains: Literal["purifier", "classifier"]
+    trains: Kind
     data: str
     batch: int
     learning_rate: float
@@ -73,6 +109,8 @@ class Recipe:
     epochs: int | None = None
     purifier: PurifierOptions = field(default_factory=PurifierOptions)
     classifier: ClassifierOptions = field(default_factory=ClassifierOptions)
+    pixelcnn: PixelCNNOptions = field(default_factory=PixelCNNOptions)
+    denoiser: DenoiserOptions = field(default_factory=DenoiserOptions)
     crop: int | None = None
     optimiser: Literal["adam", "sgd", "muon"] = "adam"
     side_learning_rate: float = 1e-3
@@ -111,8 +149,15 @@ class Recipe:
             raise RequestError(f"recipe {self.name!r}: warmup is {self.warmup}; it must be in [0, 1)")
         if self.schedule == "exponential" and not self.final_learning_rate:
             raise RequestError(f"recipe {self.name!r}: schedule exponential needs a final_learning_rate")
+        for epsilon in (options.epsilon, self.denoiser.epsilon):
+            if not 0 < epsilon <= 255:
+                raise RequestError(
+                    f"recipe {self.name!r}: epsilon is {epsilon}; it must lie above 0 and at most at 255"
+                )
         try:
             self.purifier.config(3)
+            self.pixelcnn.config(3)
+            self.denoiser.config(3)
         except ValueError as error:
             raise RequestError(f"recipe {self.name!r}: {error}") from error
 
@@ -139,12 +184,23 @@ def load_recipe(reference: str, overrides: list[str] | None = None) -> Recipe:
 
     Raises `RequestError` for an unknown name or key and for a value of the wrong type.
     """
+    content = _read(reference)
+    for override in overrides or []:
+        _override(content, override)
+    recipe: Recipe = _build(Recipe, content, where=f"recipe {content['name']!r}")
+    return recipe
+
+
+def _read(reference: str, *, depth: int = 0) -> dict[str, Any]:
+    """The settings of a recipe's file, over those of the recipe that it `extends`."""
     path = Path(reference)
     if path.suffix not in (".yaml", ".yml"):
         if reference not in recipe_names():
+            near = get_close_matches(reference, recipe_names(), n=3)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
             raise RequestError(
-                f"there is no recipe {reference!r}; these ship: {', '.join(recipe_names())} "
-                "(or give the path of a .yaml file)"
+                f"there is no recipe {reference!r}{hint} (shipped: {', '.join(recipe_names())}; "
+                "the path of a .yaml file works too)"
             )
         path = Path(str(resources.files("comdefend.training") / "recipes" / f"{reference}.yaml"))
     try:
@@ -154,10 +210,25 @@ def load_recipe(reference: str, overrides: list[str] | None = None) -> Recipe:
     if not isinstance(content, dict):
         raise RequestError(f"recipe {str(path)!r} must be a mapping of settings")
     content = {"name": path.stem, **content}
-    for override in overrides or []:
-        _override(content, override)
-    recipe: Recipe = _build(Recipe, content, where=f"recipe {content['name']!r}")
-    return recipe
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    if not isinstance(base, str) or depth > 5:
+        raise RequestError(f"recipe {str(path)!r}: extends must name another recipe, and not in a circle")
+    return _merged(_read(base, depth=depth + 1), content)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Two mappings of settings, group by group; `above` wins."""
+    both = dict(below)
+    for key, value in above.items():
+        under = both.get(key)
+        both[key] = _merged(under, value) if isinstance(value, dict) and isinstance(under, dict) else value
+    if "epochs" in above:  # a training has one length
+        both.pop("steps", None)
+    if "steps" in above:
+        both.pop("epochs", None)
+    return both
 
 
 def _override(content: dict[str, Any], override: str) -> None:
@@ -208,6 +279,9 @@ def _checked(value: Any, hint: Any, *, where: str) -> Any:
         if get_origin(kind) is Literal:
             if value in get_args(kind):
                 return value
+        elif get_origin(kind) is tuple:
+            if isinstance(value, list | tuple) and all(type(v) is get_args(kind)[0] for v in value):
+                return tuple(value)
         elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         elif kind is float and isinstance(value, str):

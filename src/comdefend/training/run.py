@@ -17,8 +17,11 @@ from comdefend import provenance, zoo
 from comdefend.atomic import replacing
 from comdefend.data import load_data
 from comdefend.errors import RequestError, WorkError
-from comdefend.model import ComDefend
-from comdefend.training.modules import ClassifierTraining, PurifierTraining, Training
+from comdefend.training.base import Training
+from comdefend.training.classifier import ClassifierTraining
+from comdefend.training.denoiser import DenoiserTraining
+from comdefend.training.pixelcnn import PixelCNNTraining
+from comdefend.training.purifier import PurifierTraining
 from comdefend.training.recipe import PRECISIONS, Recipe
 
 log = logging.getLogger(__name__)
@@ -55,7 +58,7 @@ class Progress(Callback):
         score = float(trainer.callback_metrics[pl_module.score_name])
         rate = done / (time.monotonic() - self.started)
         left = (pl_module.total_steps - trainer.global_step) / rate
-        shown = f"{score:.2f} dB" if pl_module.score_name == "psnr" else f"{100 * score:.2f} %"
+        shown = f"{100 * score if pl_module.unit == '%' else score:.2f} {pl_module.unit}"
         log.info(
             "step %d/%d  %s %s  loss %.5f  %.1f images/s  %s left",
             trainer.global_step, pl_module.total_steps, pl_module.score_name, shown,
@@ -140,7 +143,11 @@ def _module(recipe: Recipe, output: Path) -> Training:
         validation = validation.subset(validation.pick(recipe.validation_images, seed=0))
     if recipe.trains == "purifier":
         return PurifierTraining(recipe, data, validation, grids=output / "grids")
-    return ClassifierTraining(recipe, data, validation)
+    if recipe.trains == "classifier":
+        return ClassifierTraining(recipe, data, validation, cache=output)
+    if recipe.trains == "pixelcnn":
+        return PixelCNNTraining(recipe, data, validation)
+    return DenoiserTraining(recipe, data, validation)
 
 
 def _trainer(
@@ -192,26 +199,18 @@ def _trainer(
 
 
 def _finish(module: Training, trainer: lightning.Trainer, output: Path) -> zoo.Facts:
-    recipe, network = module.recipe, module.network
+    recipe = module.recipe
+    module.finish()
     hardware = provenance.hardware()
     machine = hardware.get("gpu", f"{hardware['cores']} processor cores")
-    if isinstance(network, ComDefend):
-        network.com.fold_gain()
-        architecture: dict[str, Any] = network.config.to_dict()
-    else:
-        architecture = {
-            "architecture": recipe.classifier.architecture,
-            "channels": module.channels,
-            "classes": int(module.data.labels().max()) + 1,
-        }
     score = float(trainer.callback_metrics[module.score_name])
     known = zoo.Facts(
         name=recipe.name,
         kind=recipe.trains,
-        architecture=architecture,
+        architecture=module.architecture(),
         data=recipe.data,
         made=f"recipe {recipe.name}, {module.total_steps} steps, torch {torch.__version__}, {machine}",
         recipe=recipe.to_dict(),
         scores={f"validation_{module.score_name}": score, "images": len(module.validation)},
     )
-    return zoo.write(network, known, output / WEIGHTS)
+    return zoo.write(module.network, known, output / WEIGHTS)

@@ -1,19 +1,15 @@
-"""What Lightning drives: one module for purifiers and one for classifiers, over a common base."""
+"""What every training shares: batches, optimiser, schedule, scores, the check for NaN."""
 
-from pathlib import Path
+from abc import abstractmethod
 from typing import Any
 
 import lightning
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from comdefend.classifiers import build_classifier
 from comdefend.data import ImageSet
 from comdefend.errors import WorkError
-from comdefend.image import code_picture, picture_grid, psnr
-from comdefend.model import ComDefend, channels_last, comdefend_loss, initialise
 from comdefend.training.batches import Batches, seeded
 from comdefend.training.optimisers import make_optimiser, schedule_factor
 from comdefend.training.recipe import Recipe
@@ -23,7 +19,7 @@ VALIDATION_SIDE = 128
 
 
 class Training(lightning.LightningModule):
-    """What both kinds of training share: batches, optimiser, schedule, the check for NaN.
+    """The base of one file for each thing that is trained.
 
     One Lightning epoch is one interval of the recipe. Every random choice is drawn from (seed,
     step), and checkpoints lie between intervals, so a resumed run takes the path of an unbroken one.
@@ -31,6 +27,11 @@ class Training(lightning.LightningModule):
 
     network: nn.Module
     score_name: str
+    """What validation measures, as logs and facts call it."""
+    unit: str = ""
+    """What follows the score where people read it."""
+    shift, flip = 0, False
+    """How images are moved and mirrored in training; see `Batches`."""
 
     def __init__(self, recipe: Recipe, data: ImageSet, validation: ImageSet, channels: int) -> None:
         super().__init__()
@@ -43,31 +44,45 @@ class Training(lightning.LightningModule):
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         if self._batches is None:
-            options = self.recipe.classifier
-            classifier = self.recipe.trains == "classifier"
             self._batches = Batches(
                 self.data,
                 batch=self.recipe.batch,
                 seed=self.recipe.seed,
                 channels=self.channels,
                 crop=self.recipe.crop,
-                shift=options.shift if classifier else 0,
-                flip=options.flip if classifier else False,
+                shift=self.shift,
+                flip=self.flip,
                 rank=self.trainer.global_rank,
                 world=self.trainer.world_size,
+                pixels=self.training_pixels(),
             )
         start = self.global_step
         stop = min(start + self.recipe.interval, self.total_steps)
         return DataLoader(self._batches.between(start, stop), batch_size=None)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        images = central_pixels(self.validation, channels=self.channels)
+        images = self.validation_pixels()
         has_labels = self.validation.has_labels
         labels = self.validation.labels() if has_labels else torch.zeros(len(images))
         dataset = torch.utils.data.TensorDataset(images, labels)
         # Whole images of 32x32 go a hundred at a time, larger ones fewer.
         batch = max(1, 100 * 32**2 // (images.shape[2] * images.shape[3]))
         return DataLoader(dataset, batch_size=batch)
+
+    def training_pixels(self) -> Tensor | None:
+        """All training images, uint8, where they are not those of the data set as they are."""
+        return None
+
+    def validation_pixels(self) -> Tensor:
+        """All validation images as one uint8 tensor."""
+        return central_pixels(self.validation, channels=self.channels)
+
+    @abstractmethod
+    def architecture(self) -> dict[str, Any]:
+        """The arguments that rebuild the network, for the facts."""
+
+    def finish(self) -> None:
+        """Called once after the last step, before the weights are written."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["recipe"] = self.recipe.to_dict()
@@ -111,81 +126,3 @@ def central_pixels(data: ImageSet, *, channels: int) -> Tensor:
         top, left = (array.shape[0] - height) // 2, (array.shape[1] - width) // 2
         middles.append(torch.from_numpy(array[top : top + height, left : left + width].copy()))
     return torch.stack(middles).permute(0, 3, 1, 2).contiguous()
-
-
-class PurifierTraining(Training):
-    """ComDefend under the loss of Eq. 3, validated by the PSNR of its hard code."""
-
-    network: ComDefend
-    score_name = "psnr"
-
-    def __init__(self, recipe: Recipe, data: ImageSet, validation: ImageSet, *, grids: Path) -> None:
-        channels = recipe.purifier.image_channels or data.channels
-        super().__init__(recipe, data, validation, channels)
-        self.network = ComDefend(recipe.purifier.config(channels), gain=recipe.purifier.gain)
-        initialise(self.network, seed=recipe.seed)
-        channels_last(self.network)
-        self.grids = grids
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        loss, _ = comdefend_loss(self.network, batch[0], generator=self.random())
-        self.stop_on_nan(loss.total)
-        self.log_dict({"loss": loss.total, "mse": loss.reconstruction, "ones": loss.sparsity})
-        return loss.total
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images = batch[0]
-        code = self.network.compress(images)
-        purified = self.network.decompress(code).float()
-        self.report(psnr(purified, images).mean())
-        if batch_idx == 0 and self.global_rank == 0 and not self.trainer.sanity_checking:
-            self._draw(images[:8], code[:8], purified[:8])
-
-    def _draw(self, images: Tensor, code: Tensor, purified: Tensor) -> None:
-        grid = picture_grid([images, code_picture(code), purified], scale=3)
-        self.grids.mkdir(parents=True, exist_ok=True)
-        grid.save(self.grids / f"step-{self.global_step:06d}.png")
-
-
-class ClassifierTraining(Training):
-    """A classifier under cross-entropy, validated by its accuracy."""
-
-    score_name = "accuracy"
-
-    def __init__(self, recipe: Recipe, data: ImageSet, validation: ImageSet) -> None:
-        super().__init__(recipe, data, validation, data.channels)
-        self.labels = data.labels()
-        self.network = build_classifier(
-            recipe.classifier.architecture,
-            channels=data.channels,
-            classes=int(self.labels.max()) + 1,
-            seed=recipe.seed,
-        )
-        channels_last(self.network)
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, labels = batch
-        options = self.recipe.classifier
-        if options.cutout:
-            images = cutout(images, options.cutout, self.random())
-        loss = functional.cross_entropy(self.network(images), labels, label_smoothing=options.label_smoothing)
-        self.stop_on_nan(loss)
-        self.log("loss", loss)
-        return loss
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, labels = batch
-        self.report((self.network(images).argmax(1) == labels).float().mean())
-
-
-def cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """A grey square of `side` pixels at a random place of each image (DeVries & Taylor, 2017)."""
-    count, _, height, width = images.shape
-
-    def covered(length: int) -> Tensor:
-        centre = torch.randint(0, length, (count, 1), generator=generator, device=images.device)
-        offset = torch.arange(length, device=images.device) - centre + side // 2
-        return (offset >= 0) & (offset < side)
-
-    hidden = (covered(height)[:, :, None] & covered(width)[:, None, :])[:, None]
-    return images.masked_fill(hidden, 0.5)

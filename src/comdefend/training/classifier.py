@@ -1,0 +1,126 @@
+"""Training classifiers: on clean images, on purified ones, or on adversarial ones beside them."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+
+from comdefend.atomic import replacing
+from comdefend.attacks import BIM, FGSM
+from comdefend.classifiers import build_classifier
+from comdefend.data import ImageSet
+from comdefend.model import channels_last
+from comdefend.purifiers import load_purifier
+from comdefend.training.base import Training, central_pixels
+from comdefend.training.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+ADVERSARIES = {"fgsm": FGSM(), "bim": BIM(steps=5, step=0.3)}
+"""What adversarial training attacks with."""
+
+
+class ClassifierTraining(Training):
+    """A classifier under cross-entropy, validated by its accuracy.
+
+    With `classifier.purifier` every image, validation images too, is purified once before training.
+    With `classifier.adversarial` half of every batch is attacked at the network as it stands (Kurakin
+    et al., "Adversarial machine learning at scale", ICLR 2017, section 3).
+    """
+
+    score_name, unit = "accuracy", "%"
+
+    def __init__(self, recipe: Recipe, data: ImageSet, validation: ImageSet, *, cache: Path) -> None:
+        super().__init__(recipe, data, validation, data.channels)
+        self.labels = data.labels()
+        self.shift, self.flip = recipe.classifier.shift, recipe.classifier.flip
+        self.cache = cache
+        self.network = build_classifier(
+            recipe.classifier.architecture,
+            channels=data.channels,
+            classes=int(self.labels.max()) + 1,
+            seed=recipe.seed,
+        )
+        channels_last(self.network)
+
+    def architecture(self) -> dict[str, Any]:
+        return {
+            "architecture": self.recipe.classifier.architecture,
+            "channels": self.channels,
+            "classes": int(self.labels.max()) + 1,
+        }
+
+    def training_pixels(self) -> Tensor | None:
+        if self.recipe.classifier.purifier == "none":
+            return None
+        return self._purified(self.data, "train")
+
+    def validation_pixels(self) -> Tensor:
+        if self.recipe.classifier.purifier == "none":
+            return super().validation_pixels()
+        return self._purified(self.validation, "validation")
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, labels = batch
+        options = self.recipe.classifier
+        if options.cutout:
+            images = cutout(images, options.cutout, self.random())
+        if options.adversarial != "none":
+            images = torch.cat([self._attacked(images[::2], labels[::2]), images[1::2]])
+            labels = torch.cat([labels[::2], labels[1::2]])
+        loss = functional.cross_entropy(self.network(images), labels, label_smoothing=options.label_smoothing)
+        self.stop_on_nan(loss)
+        self.log("loss", loss)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        images, labels = batch
+        self.report((self.network(images).argmax(1) == labels).float().mean())
+
+    def _attacked(self, images: Tensor, labels: Tensor) -> Tensor:
+        attack = ADVERSARIES[self.recipe.classifier.adversarial]
+        # Batch statistics of attacked images must not leak into the ones used for judging.
+        self.network.eval()
+        attacked = attack(self.network, images, labels, epsilon=self.recipe.classifier.epsilon / 255)
+        self.network.train()
+        return attacked.contiguous(memory_format=torch.channels_last)
+
+    def _purified(self, data: ImageSet, name: str) -> Tensor:
+        """All images of `data` through the purifier, uint8; kept in the run's folder for resuming."""
+        file = self.cache / f"purified-{name}.safetensors"
+        if file.is_file():
+            return load_file(file)["pixels"]
+        purifier = load_purifier(
+            self.recipe.classifier.purifier,
+            channels=self.channels,
+            data=self.recipe.data,
+            dtype=self.recipe.precision,
+        ).to(self.device)
+        log.info("purifying %d images (%s)", len(data), name)
+        pixels = central_pixels(data, channels=self.channels)
+        parts = []
+        for part in pixels.split(500):
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                parts.append((purifier(part.to(self.device).float() / 255) * 255).round().byte().cpu())
+        purified = torch.cat(parts).contiguous()
+        self.cache.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as temporary:
+            save_file({"pixels": purified}, temporary)
+        return purified
+
+
+def cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """A grey square of `side` pixels at a random place of each image (DeVries & Taylor, 2017)."""
+    count, _, height, width = images.shape
+
+    def covered(length: int) -> Tensor:
+        centre = torch.randint(0, length, (count, 1), generator=generator, device=images.device)
+        offset = torch.arange(length, device=images.device) - centre + side // 2
+        return (offset >= 0) & (offset < side)
+
+    hidden = (covered(height)[:, :, None] & covered(width)[:, None, :])[:, None]
+    return images.masked_fill(hidden, 0.5)
