@@ -150,7 +150,9 @@ def evaluate(
     protocol: Annotated[str, typer.Option(help="fixed, minimal, or fixed,minimal.")] = "fixed,minimal",
     knowledge: Annotated[str, typer.Option(help="What the attacker knows: gray-box.")] = "gray-box",
     limit: Annotated[int | None, typer.Option(min=1, help="Use only so many images.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 100,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Images at a time; by default by their size.")
+    ] = None,
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Annotated[
@@ -184,6 +186,55 @@ def evaluate(
             progress=progress,
         )
     _show_report(report, write_report(report, output), json_)
+
+
+@app.command()
+def reproduce(
+    experiments: Annotated[list[str], typer.Argument(metavar="NAME...", help="table5, table6, ...")],
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many images for each cell.")] = None,
+    protocol: Annotated[str, typer.Option(help="fixed, minimal, or fixed,minimal.")] = "minimal,fixed",
+    classifier: Annotated[
+        str | None, typer.Option(help="Another classifier for the tables' rows without training.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Other data than the table's.")] = None,
+    trained: Annotated[Path, typer.Option(help="Runs of recipes whose weights do not ship.")] = Path("runs"),
+    seed: Seed = 0,
+    device: Device = "cpu",
+    dtype: Annotated[
+        str, typer.Option(help="What the purifiers compute in: float32 or bfloat16.")
+    ] = "float32",
+    output: Annotated[Path, typer.Option(help="Folder of the results files.")] = Path("reproduction"),
+    json_: Json = False,
+) -> None:
+    """Run experiments of the paper again, ours beside its numbers; what is in the output is not run twice."""
+    from comdefend.evaluation.report import make_folder
+    from comdefend.paper import ACCURACY_TABLES, check_experiment
+    from comdefend.paper.accuracy import Settings, run_table
+    from comdefend.paper.pages import grids, markdown, notes
+
+    names = [check_experiment(name) for name in experiments]
+    settings = Settings(
+        limit=limit,
+        protocols=tuple(_list("protocol", protocol)),  # type: ignore[arg-type]
+        classifier=classifier,
+        data=data,
+        trained=trained,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+    )
+    make_folder(output)
+    documents = []
+    for table in (table for name in names for table in ACCURACY_TABLES[name]):
+        with _bar(table.name, json_) as progress:
+            outcome = run_table(table, settings, output=output, progress=progress)
+        (output / f"{table.name}.md").write_text(markdown(outcome) + "\n")
+        documents += [asdict(result) for _, result in outcome.results]
+        if not json_:
+            _show_grids(grids(outcome), notes(outcome))
+            print(f"Results: {output / f'{table.name}.json'}, {output / f'{table.name}.md'}")
+    if json_:
+        print(json.dumps(documents))
 
 
 @app.command()
@@ -330,6 +381,21 @@ def _bar(what: str, quiet: bool) -> Iterator[Any]:
             progress.update(task, completed=done, total=total, description=f"{what} {text}".strip())
 
         yield move
+
+
+def _show_grids(grids: Sequence[Any], notes: Sequence[str]) -> None:
+    from rich.table import Table
+
+    console = Console()
+    for grid in grids:
+        table = Table(title=grid.title)
+        for heading in grid.headings:
+            table.add_column(heading)
+        for line in grid.lines:
+            table.add_row(*line, end_section=line[2] == "paper")
+        console.print(table)
+    for line in notes:
+        console.print(line, style="dim", highlight=False, markup=False)
 
 
 def _show_report(report: Any, paths: dict[str, Path], as_json: bool) -> None:

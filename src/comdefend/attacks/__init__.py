@@ -29,6 +29,7 @@ __all__ = [
     "Protocol",
     "attack_names",
     "check_budget",
+    "check_protocol",
     "distance",
     "find_attack",
     "fooled",
@@ -57,3 +58,9 @@ def find_attack(name: str, protocol: Protocol) -> Attack | None:
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise RequestError(f"there is no attack {name!r}{hint} (known: {', '.join(attack_names())})")
     return next((a for a in ATTACKS if (a.name, a.protocol) == (name, protocol)), None)
+
+
+def check_protocol(name: str) -> None:
+    """Raises `RequestError` for an unknown protocol."""
+    if name not in PROTOCOLS:
+        raise RequestError(f"there is no protocol {name!r} (known: {', '.join(PROTOCOLS)})")

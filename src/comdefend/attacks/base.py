@@ -62,6 +62,8 @@ class Attack(ABC):
     norm: ClassVar[Norm]
     protocol: ClassVar[Protocol]
     targeted: ClassVar[bool] = True
+    version: ClassVar[int] = 1
+    """Raised when a change of code changes what the attack finds, so that kept results are run again."""
 
     @abstractmethod
     def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:

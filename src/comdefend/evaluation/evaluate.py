@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from comdefend import provenance
-from comdefend.attacks import PROTOCOLS, Attack, Protocol, distance, find_attack
+from comdefend.attacks import PROTOCOLS, Attack, Protocol, check_protocol, distance, find_attack
 from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import ImageSet, load_data
 from comdefend.device import find_device
@@ -24,6 +24,10 @@ Progress = Callable[[int, int, str], None]
 
 Defences = nn.Module | str | Sequence[str] | Mapping[str, nn.Module | str]
 """One purifier or several: modules or references; a mapping gives them names for the tables."""
+
+
+PIXELS_AT_ONCE = 2**20
+"""Pixels in a batch: twenty images of 224x224, with which attacks on common networks take a few GB."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +92,11 @@ def evaluate(
     protocols: Sequence[Protocol] = PROTOCOLS,
     limit: int | None = None,
     seed: int = 0,
-    batch: int = 100,
+    batch: int | None = None,
     device: str = "cpu",
     dtype: str = "float32",
     examples: int = 8,
+    clean: bool = True,
     classifier_name: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -102,12 +107,14 @@ def evaluate(
     for L-infinity attacks (8/255, not 8); C&W (L2) runs once, without a budget. `attacks` empty or
     ("none",): clean accuracy and PSNR alone. "minimal" and "fixed" are explained at `Attack`.
     `limit` images are drawn by `seed`; `batch` bounds memory (what an attack draws at random depends
-    on it); `examples`: how many images each picture shows. `dtype` is what purifiers given by
-    reference compute in. Modules are moved to `device`, and otherwise left as they were.
+    on it), by default a hundred images or, of large ones, `PIXELS_AT_ONCE`; `examples`: how many
+    images each picture shows. `dtype` is what purifiers given by reference compute in. Modules are
+    moved to `device`, and otherwise left as they were. Without `clean` only the attacks are run, for
+    callers that have measured the rest.
 
     Raises `RequestError` where classifier, data and request do not fit, before any work.
     """
-    if batch < 1:
+    if batch is not None and batch < 1:
         raise RequestError(f"batch is {batch}; it must be at least 1")
     if not 0 <= seed < 2**62:
         raise RequestError(f"seed is {seed}; it must lie between 0 and 2^62")
@@ -122,17 +129,19 @@ def evaluate(
     with _as_judged([network, *defences.values()], device):
         check_classifier(network, images.images(chosen[:2]).to(device), labels, name=name)
         judge = _Judge(network, defences, seed=seed, examples=examples)
-        situations = [judge.situation(cell) for cell in (None, *cells)]
+        situations = [judge.situation(cell) for cell in ((None, *cells) if clean else cells)]
+        height, width = images.array(chosen[0]).shape[:2]
+        batch = batch or max(1, min(100, PIXELS_AT_ONCE // (height * width)))
         starts = range(0, len(chosen), batch)
         done, total = 0, len(starts) * len(situations)
         for start in starts:
-            clean = images.images(chosen[start : start + batch]).to(device)
+            originals = images.images(chosen[start : start + batch]).to(device)
             truth = labels[start : start + batch].to(device)
-            bare = judge.predict(clean)
+            bare = judge.predict(originals)
             for situation in situations:
                 if progress:
                     progress(done, total, situation.cell.title if situation.cell else "clean")
-                judge.count(situation, clean, truth, bare, start)
+                judge.count(situation, originals, truth, bare, start)
                 done += 1
         if progress:
             progress(total, total, "done")
@@ -291,8 +300,7 @@ def _cells(
     attacks: Sequence[str], epsilons: Sequence[float], protocols: Sequence[Protocol]
 ) -> tuple[list[_Cell], list[str]]:
     for protocol in protocols:
-        if protocol not in PROTOCOLS:
-            raise RequestError(f"there is no protocol {protocol!r} (known: {', '.join(PROTOCOLS)})")
+        check_protocol(protocol)
     for epsilon in epsilons:
         if not 0 < epsilon <= 1:
             raise RequestError(

@@ -44,7 +44,8 @@ class Result:
     `fooled` counts the images that the attack turned on the bare classifier, which it knew;
     `distance` is the median size of the perturbation over those, in the threat model's norm.
     `settings` are the attack's, `defence_settings` what identifies the defence (for ComDefend the
-    weights, their SHA-256, and what it computed in). `interval`: 95 %, Wilson.
+    weights, their SHA-256, and what it computed in). `interval`: 95 %, Wilson. `fingerprint`: a hash
+    of all that the number depends on, where someone keeps results to not run them again.
     """
 
     data: str
@@ -67,6 +68,7 @@ class Result:
     software: dict[str, str] = field(default_factory=dict)
     hardware: dict[str, str | int] = field(default_factory=dict)
     commit: str | None = None
+    fingerprint: str = ""
 
     @property
     def accuracy(self) -> float:

@@ -1,0 +1,249 @@
+"""Tables 5 to 9: every defence of a table under every attack, cell by cell, resumable.
+
+A cell is one classifier behind one purifier under one attack, protocol and budget. It is written to the
+results file as soon as it is done, with a fingerprint of all that it depends on, and is not run again
+while that stays the same.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from comdefend import zoo
+from comdefend.attacks import Attack, Protocol, check_protocol, find_attack
+from comdefend.classifiers import check_classifier, load_classifier
+from comdefend.data import ImageSet, load_data
+from comdefend.errors import RequestError
+from comdefend.evaluation import Result, evaluate, read_results, write_results
+from comdefend.factory import is_factory
+from comdefend.paper.numbers import AccuracyTable, Row
+from comdefend.purifiers import Purifier, load_purifier
+
+Progress = Callable[[int, int, str], None]
+
+IMAGES, FEW_IMAGES = 1000, 200
+"""Images for a cell, and for one with an attack or a purifier that takes its time."""
+
+SLOW = ("cw", "pixeldefend")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What may differ between two runs of a table. `classifier` and `data` replace the table's own;
+    `trained` is a folder of runs, for weights that do not ship.
+    """
+
+    limit: int | None = None
+    protocols: tuple[Protocol, ...] = ("minimal", "fixed")
+    classifier: str | None = None
+    data: str | None = None
+    trained: Path = Path("runs")
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of the table: `epsilon` in units of 1/255, None where the attack has no budget."""
+
+    row: Row
+    classifier: str
+    attack: str
+    protocol: Protocol | None
+    epsilon: int | None
+    limit: int
+
+    def fits(self, result: Result) -> bool:
+        threat = result.threat_model
+        epsilon = threat.epsilon if threat else None
+        budget = None if self.epsilon is None else self.epsilon / 255
+        same = epsilon == budget or (
+            epsilon is not None and budget is not None and abs(epsilon - budget) < 1e-9
+        )
+        names = (result.classifier, result.defence, result.attack, result.protocol)
+        return same and names == (self.classifier, self.row.purifier, self.attack, self.protocol)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The cells of a table with the result of each that could be run, and what could not and why."""
+
+    table: AccuracyTable
+    results: list[tuple[Cell, Result]]
+    missing: dict[Row, str]
+
+
+def run_table(
+    table: AccuracyTable, settings: Settings, *, output: Path, progress: Progress | None = None
+) -> Outcome:
+    """Run what is missing of a table; its results are in `output/NAME.json` afterwards.
+
+    Rows whose weights are nowhere are left out and named in the outcome, with the command that makes
+    them. Raises `RequestError`, before any attack, where data and a classifier do not fit.
+    """
+    for protocol in settings.protocols:
+        check_protocol(protocol)
+    data = load_data(settings.data or table.data)
+    if len(data) == 0:
+        raise RequestError(f"data {data.name!r} is empty")
+    lab = _Laboratory(data, settings)
+    missing = lab.prepare(table)
+    cells = [cell for cell in cells_of(table, settings) if cell.row not in missing]
+    file = output / f"{table.name}.json"
+    known = read_results(file) if file.is_file() else []
+    done: dict[Cell, Result] = {}
+    for cell in cells:
+        print_ = lab.fingerprint(cell)
+        found = next((r for r in known if cell.fits(r) and r.fingerprint == print_), None)
+        if found is not None:
+            done[cell] = found
+    # All purifiers of one classifier are tried on the same adversarial images.
+    groups: dict[tuple[str, str, Protocol | None, int | None, int], list[Cell]] = {}
+    for cell in cells:
+        if cell not in done:
+            key = (cell.classifier, cell.attack, cell.protocol, cell.epsilon, cell.limit)
+            groups.setdefault(key, []).append(cell)
+    for group in groups.values():
+        if progress:
+            first = group[0]
+            progress(len(done), len(cells), f"{first.classifier} {first.attack} {first.protocol or ''}")
+        done.update(lab.run(group))
+        # Numbers of other runs of this table (another classifier, more images) stay in the file.
+        others = [r for r in known if not any(cell.fits(r) for cell in done)]
+        write_results(file, [*others, *(done[cell] for cell in cells if cell in done)])
+    if progress:
+        progress(len(cells), len(cells), "done")
+    return Outcome(table, [(cell, done[cell]) for cell in cells], missing)
+
+
+def cells_of(table: AccuracyTable, settings: Settings) -> Iterator[Cell]:
+    """All cells of a table in its order: clean first, then each attack under each protocol."""
+    for row in table.rows:
+        classifier = settings.classifier or table.classifier + row.classifier
+
+        def cell(attack: str, protocol: Protocol | None, epsilon: int | None) -> Cell:
+            slow = attack in SLOW or row.purifier.split(":")[0] in SLOW  # noqa: B023
+            most = FEW_IMAGES if slow else IMAGES
+            limit = most if settings.limit is None else min(most, settings.limit)
+            return Cell(row, classifier, attack, protocol, epsilon, limit)  # noqa: B023
+
+        if settings.classifier and row.classifier:
+            continue  # a classifier of one's own was not trained by the row's recipe
+        yield cell("none", None, None)
+        for attack in table.attacks:
+            for protocol in settings.protocols:
+                found = find_attack(attack, protocol)
+                if found is not None:
+                    budgets = table.epsilons_of(attack) if found.norm == "linf" else (None,)
+                    for epsilon in budgets:
+                        yield cell(attack, protocol, epsilon)
+
+
+class _Laboratory:
+    """The data, classifiers and purifiers of one run, each loaded once."""
+
+    def __init__(self, data: ImageSet, settings: Settings) -> None:
+        self.data, self.settings = data, settings
+        self.classifiers: dict[str, nn.Module] = {}
+        self.purifiers: dict[str, Purifier] = {}
+        self.digests: dict[str, str] = {}
+
+    def prepare(self, table: AccuracyTable) -> dict[Row, str]:
+        """Load all that a table needs; the rows that cannot be run, with the reason."""
+        missing: dict[Row, str] = {}
+        few = [0, min(1, len(self.data) - 1)]
+        images, labels = self.data.images(few), self.data.labels()
+        for row in table.rows:
+            name = self.settings.classifier or table.classifier + row.classifier
+            if self.settings.classifier and row.classifier:
+                missing[row] = "it needs a classifier trained for it"
+                continue
+            try:
+                if name not in self.classifiers:
+                    self.classifiers[name] = self._classifier(name)
+                if row.purifier not in self.purifiers:
+                    self.purifiers[row.purifier] = load_purifier(
+                        self._trained(row.purifier),
+                        channels=self.data.channels,
+                        data=table.data,
+                        dtype=self.settings.dtype,
+                    )
+            except RequestError as error:
+                if row.defence == "none":
+                    raise
+                missing[row] = str(error)
+        for name, classifier in self.classifiers.items():
+            check_classifier(classifier, images, labels, name=name)
+            self.digests[name] = digest(classifier)
+        return missing
+
+    def run(self, group: Sequence[Cell]) -> dict[Cell, Result]:
+        first = group[0]
+        report = evaluate(
+            self.classifiers[first.classifier],
+            {cell.row.purifier: self.purifiers[cell.row.purifier] for cell in group},
+            data=self.data,
+            attacks=[first.attack],
+            epsilons=[(first.epsilon or 8) / 255],
+            protocols=[first.protocol or "minimal"],
+            limit=first.limit,
+            seed=self.settings.seed,
+            device=self.settings.device,
+            examples=0,
+            clean=first.attack == "none",
+            classifier_name=first.classifier,
+        )
+        return {
+            cell: replace(result, fingerprint=self.fingerprint(cell))
+            for cell in group
+            for result in report.results
+            if cell.fits(result)
+        }
+
+    def fingerprint(self, cell: Cell) -> str:
+        """A short hash of all that a cell's number depends on."""
+        attack = find_attack(cell.attack, cell.protocol) if cell.protocol else None
+        depends = {
+            "data": self.data.name,
+            "limit": min(cell.limit, len(self.data)),
+            "seed": self.settings.seed,
+            "classifier": self.digests[cell.classifier],
+            "purifier": [cell.row.purifier, self.purifiers[cell.row.purifier].settings()],
+            "attack": [cell.attack, cell.protocol, cell.epsilon, repr(attack), _version(attack)],
+        }
+        return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _trained(self, purifier: str) -> str:
+        """A purifier's reference, its `weights=NAME` looked for in `trained` where they do not ship."""
+        start, found, name = purifier.partition("weights=")
+        file = self.settings.trained / name / "weights.safetensors"
+        return f"{start}{found}{file}" if found and name not in zoo.names() and file.is_file() else purifier
+
+    def _classifier(self, name: str) -> nn.Module:
+        """A classifier by reference, or by the name of a recipe that was run into `trained`."""
+        weights = self.settings.trained / name / "weights.safetensors"
+        if not is_factory(name) and ":" not in name and name not in zoo.names("classifier"):
+            if weights.is_file():
+                return load_classifier(str(weights))
+            if not name.endswith(".safetensors"):
+                raise RequestError(f"its classifier is not trained here:  comdefend train {name}")
+        return load_classifier(name)
+
+
+def digest(network: nn.Module) -> str:
+    """A short hash of a network's weights."""
+    found = hashlib.sha256()
+    for key, tensor in sorted(network.state_dict().items()):
+        found.update(key.encode())
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def _version(attack: Attack | None) -> int:
+    return 0 if attack is None else attack.version

@@ -1,0 +1,154 @@
+"""A reproduced table for people: ours beside the paper's, one grid for each protocol."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from comdefend.attacks import Protocol
+from comdefend.evaluation import Result, read_results
+from comdefend.evaluation.results import KNOWLEDGE
+from comdefend.evaluation.tables import percent
+from comdefend.paper.accuracy import Outcome, Settings, cells_of
+from comdefend.paper.numbers import AccuracyTable, Row
+
+PROTOCOL_WORDS = {
+    "minimal": "the smallest perturbation, up to the budget, that fools the classifier; probably the paper's",
+    "fixed": "the attack spends its whole budget; today's standard",
+}
+
+_NAMES = {"fgsm": "FGSM", "bim": "BIM", "mi-fgsm": "MI-FGSM", "deepfool": "DeepFool", "cw": "C&W"}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One protocol of one table: headings, and for each defence a line of ours and one of the paper's."""
+
+    title: str
+    headings: list[str]
+    lines: list[list[str]]
+
+
+def grids(outcome: Outcome) -> list[Grid]:
+    """The grids of a table, for the protocols that were run."""
+    table = outcome.table
+    protocols = list(dict.fromkeys(cell.protocol for cell, _ in outcome.results if cell.protocol))
+    made = []
+    for protocol in protocols:
+        columns = _columns(table, protocol)
+        headings = ["when", "defence", "whose", "clean"]
+        headings += [_NAMES[attack] + (f" {e}" if e is not None else "") for attack, e in columns]
+        lines = []
+        for row in table.rows:
+            if row in outcome.missing:
+                continue
+            lines.append([row.when, row.defence, "ours", *_ours(outcome, row, protocol, columns)])
+            lines.append(["", "", "paper", *_papers(table, row, columns)])
+        made.append(Grid(f"{table.title}, {protocol}: {PROTOCOL_WORDS[protocol]}", headings, lines))
+    return made
+
+
+def differences(outcome: Outcome, *, above: float = 5) -> list[str]:
+    """The cells where ours and the paper's are more than `above` points apart, in words."""
+    found = []
+    for cell, result in outcome.results:
+        paper = _paper(outcome.table, cell.row, cell.attack, cell.epsilon)
+        if paper is not None and abs(100 * result.accuracy - paper) > above:
+            name = _NAMES.get(cell.attack, "clean")
+            budget = f" {cell.epsilon}" if cell.epsilon is not None else ""
+            kind = f", {cell.protocol}" if cell.protocol else ""
+            found.append(
+                f"{cell.row.when} {cell.row.defence}, {name}{budget}{kind}: "
+                f"{100 * result.accuracy:.0f} for {paper:g}"
+            )
+    return found
+
+
+def notes(outcome: Outcome) -> list[str]:
+    """What has to be said beside the grids: who attacked, how many images, what is missing."""
+    results = [result for _, result in outcome.results]
+    first = results[0]
+    counts = sorted({result.n for result in results})
+    few = [cell for cell, result in outcome.results if result.n < counts[-1]]
+    lines = [
+        f"Accuracy in % on {counts[-1]} images of {first.data}, with 95 % Wilson intervals; "
+        f"classifier {_classifiers(outcome)}; budgets in units of 1/255.",
+        f"Attacker: gray-box - {KNOWLEDGE['gray-box']}.",
+    ]
+    if few:
+        what = sorted({_NAMES["cw"] if c.attack == "cw" else c.row.defence for c in few})
+        lines.append(f"On {counts[0]} images: {', '.join(what)}.")
+    lines += [f"Not run: {row.defence} ({row.when}): {reason}" for row, reason in outcome.missing.items()]
+    return lines
+
+
+def markdown(outcome: Outcome) -> str:
+    """The whole table as Markdown, with its notes."""
+    parts = ["\n".join(f"{line}  " for line in notes(outcome))]
+    for grid in grids(outcome):
+        head = "| " + " | ".join(grid.headings) + " |"
+        rule = "|" + "---|" * len(grid.headings)
+        body = ["| " + " | ".join(line) + " |" for line in grid.lines]
+        parts.append("\n".join([f"**{grid.title}**", "", head, rule, *body]))
+    first = outcome.results[0][1]
+    parts.append(
+        f"<sub>seed {first.seed}, commit {first.commit}, {first.hardware['cores']} cores "
+        f"({first.hardware['processor']}), torch {first.software['torch']}</sub>"
+    )
+    return "\n\n".join(parts)
+
+
+def from_file(table: AccuracyTable, file: Path) -> Outcome:
+    """What a results file holds of a table, without running anything."""
+    results = read_results(file)
+    known = {result.classifier for result in results}
+    own = any(name.startswith(table.classifier) for name in known)
+    settings = Settings(classifier=None if own else next(iter(sorted(known)), None))
+    pairs = [
+        (cell, result)
+        for cell in cells_of(table, settings)
+        if (result := next((r for r in results if cell.fits(r)), None)) is not None
+    ]
+    there = {cell.row for cell, _ in pairs}
+    missing = {row: "its weights are not there" for row in table.rows if row not in there}
+    return Outcome(table, pairs, missing)
+
+
+def _columns(table: AccuracyTable, protocol: Protocol) -> list[tuple[str, int | None]]:
+    cells = cells_of(table, Settings(protocols=(protocol,)))
+    return list(dict.fromkeys((c.attack, c.epsilon) for c in cells if c.protocol == protocol))
+
+
+def _ours(
+    outcome: Outcome, row: Row, protocol: Protocol, columns: Sequence[tuple[str, int | None]]
+) -> list[str]:
+    of_row = [(cell, result) for cell, result in outcome.results if cell.row == row]
+
+    def find(attack: str, epsilon: int | None, under: Protocol | None) -> str:
+        wanted = (attack, epsilon, under)
+        found = (r for c, r in of_row if (c.attack, c.epsilon, c.protocol) == wanted)
+        return _short(next(found, None))
+
+    return [find("none", None, None), *(find(attack, e, protocol) for attack, e in columns)]
+
+
+def _papers(table: AccuracyTable, row: Row, columns: Sequence[tuple[str, int | None]]) -> list[str]:
+    numbers = [_paper(table, row, "none", None), *(_paper(table, row, a, e) for a, e in columns)]
+    return ["" if number is None else f"{number:g}" for number in numbers]
+
+
+def _paper(table: AccuracyTable, row: Row, attack: str, epsilon: int | None) -> float | None:
+    """The paper's number for a cell; C&W, which has no budget here, and clean: the mean of its columns."""
+    numbers = row.paper.get(attack)
+    if numbers is None:
+        return None
+    if epsilon is None:
+        return round(sum(numbers) / len(numbers))
+    return numbers[table.epsilons_of(attack).index(epsilon)]
+
+
+def _short(result: Result | None) -> str:
+    return "" if result is None else percent(result)
+
+
+def _classifiers(outcome: Outcome) -> str:
+    return ", ".join(dict.fromkeys(cell.classifier for cell, _ in outcome.results))

@@ -1,0 +1,214 @@
+"""Tables of accuracy: cells, what is run again and what is not, what is said when rows are missing."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from comdefend import evaluation
+from comdefend.attacks import FGSM
+from comdefend.cli import main
+from comdefend.errors import RequestError, WorkError
+from comdefend.evaluation import read_results
+from comdefend.paper import ACCURACY_TABLES, EXPERIMENTS, accuracy, check_experiment
+from comdefend.paper.accuracy import Outcome, Settings, cells_of, digest, run_table
+from comdefend.paper.numbers import TABLE5, AccuracyTable, Row
+from comdefend.paper.pages import differences, from_file, grids, markdown, notes
+from tests.conftest import ROOT, TinyClassifier
+
+NET = f"{ROOT}/tests/paper/net.py"
+
+TINY = AccuracyTable(
+    name="tiny",
+    title="A small table",
+    data="sample:cifar10",
+    classifier=f"{NET}:make",
+    epsilons=(2, 8),
+    attacks=("fgsm", "cw"),
+    rows=(
+        Row("-", "none", "", "none", {"none": (92, 92), "fgsm": (39, 20), "cw": (0, 0)}),
+        Row("training", "smoothing", "_more", "none", {"none": (90, 90), "fgsm": (50, 30), "cw": (2, 4)}),
+        Row("training", "gone", "_gone", "none", {"none": (90, 90)}),
+        Row("test", "blur", "", "gaussian", {"none": (80, 80), "fgsm": (60, 40)}),
+        Row("test", "lost", "", "comdefend:weights=lost", {}),
+    ),
+)
+FEW = Settings(limit=6)
+
+
+@pytest.fixture
+def outcome(tmp_path: Path) -> Outcome:
+    return run_table(TINY, FEW, output=tmp_path)
+
+
+def test_every_cell_of_every_row_that_can_be_run_is_there(outcome: Outcome) -> None:
+    ran = [(c.row.defence, c.attack, c.protocol, c.epsilon) for c, _ in outcome.results]
+    each = [
+        ("none", None, None), ("fgsm", "minimal", 2), ("fgsm", "minimal", 8), ("cw", "minimal", None),
+        ("fgsm", "fixed", 2), ("fgsm", "fixed", 8),
+    ]  # fmt: skip
+    assert sorted(map(str, ran)) == sorted(
+        str((defence, *cell)) for defence in ("none", "smoothing", "blur") for cell in each
+    )
+    assert all(result.n == 6 for _, result in outcome.results)
+    assert {row.defence for row in outcome.missing} == {"gone", "lost"}
+
+
+def test_what_is_in_the_file_is_not_run_again(
+    outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("nothing is left to run")
+
+    monkeypatch.setattr(accuracy, "evaluate", refuse)
+    again = run_table(TINY, FEW, output=tmp_path)
+    assert again.results == outcome.results
+
+
+@pytest.mark.parametrize("change", ["limit", "seed", "attack", "weights", "settings"])
+def test_what_depends_on_a_change_is_run_again(
+    change: str, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, settings = TINY, FEW
+    if change == "limit":
+        settings = replace(FEW, limit=5)
+    elif change == "seed":
+        settings = replace(FEW, seed=1)
+    elif change == "attack":
+        monkeypatch.setattr(FGSM, "version", 99)
+    elif change == "weights":
+        monkeypatch.setenv("TEST_NET_SCALE", "0.9")
+    elif change == "settings":
+        monkeypatch.setattr("comdefend.purifiers.gaussian.GaussianSmoothing.settings", lambda _: {"sigma": 9})
+    before = {cell: result.fingerprint for cell, result in outcome.results}
+    after = run_table(table, settings, output=tmp_path)
+    changed = {
+        (c.row.defence, c.attack, c.protocol)
+        for c, r in after.results
+        if before.get(c, "of another size") != r.fingerprint
+    }
+    everything = {(c.row.defence, c.attack, c.protocol) for c, _ in after.results}
+    expected = {
+        "attack": {(d, "fgsm", "fixed") for d in ("none", "smoothing", "blur")},
+        "settings": {cell for cell in everything if cell[0] == "blur"},
+    }.get(change, everything)
+    assert changed == expected
+    # The file holds no cell twice.
+    kept = read_results(tmp_path / "tiny.json")
+    assert len(kept) == len(after.results)
+
+
+def test_a_killed_run_leaves_every_finished_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def die(*arguments: object, **options: object) -> object:
+        calls.append(1)
+        if len(calls) == 4:
+            raise WorkError("the power went out")
+        return evaluation.evaluate(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(accuracy, "evaluate", die)
+    with pytest.raises(WorkError):
+        run_table(TINY, FEW, output=tmp_path)
+    assert len(read_results(tmp_path / "tiny.json")) >= 3
+    first = len(calls)
+    whole = run_table(TINY, FEW, output=tmp_path)
+    assert len(whole.results) == 18
+    assert len(calls) - first == 12 - 3
+
+
+def test_rows_for_training_are_left_out_with_a_classifier_of_ones_own(tmp_path: Path) -> None:
+    outcome = run_table(TINY, replace(FEW, classifier=f"{NET}:other"), output=tmp_path)
+    assert {cell.row.defence for cell, _ in outcome.results} == {"none", "blur"}
+    assert {row.defence for row in outcome.missing} == {"smoothing", "gone", "lost"}
+    read = from_file(TINY, tmp_path / "tiny.json")
+    assert [result for _, result in read.results] == [result for _, result in outcome.results]
+
+
+def test_weights_are_found_among_ones_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from comdefend import zoo
+    from comdefend.classifiers import build_classifier
+
+    network = build_classifier("resnet9", channels=3, classes=10, seed=1)
+    architecture = {"architecture": "resnet9", "channels": 3, "classes": 10}
+    facts = zoo.Facts("mine", "classifier", architecture, data="cifar10", made="by a test")
+    zoo.write(network, facts, tmp_path / "runs" / "mine-smooth" / "weights.safetensors")
+    table = replace(TINY, classifier="mine", rows=(replace(TINY.rows[1], classifier="-smooth"),))
+    outcome = run_table(table, replace(FEW, trained=tmp_path / "runs", limit=2), output=tmp_path)
+    assert {cell.classifier for cell, _ in outcome.results} == {"mine-smooth"}
+
+
+def test_a_classifier_that_does_not_fit_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accuracy, "evaluate", lambda *_, **__: pytest.fail("work was begun"))
+    with pytest.raises(RequestError, match="does not take images of 1x28x28"):
+        run_table(TINY, replace(FEW, data="sample:fashion-mnist"), output=tmp_path)
+    assert not (tmp_path / "tiny.json").exists()
+
+
+def test_the_page_holds_ours_and_the_papers(outcome: Outcome) -> None:
+    minimal, fixed = grids(outcome)
+    assert minimal.headings == ["when", "defence", "whose", "clean", "FGSM 2", "FGSM 8", "C&W"]
+    assert fixed.headings == minimal.headings[:-1]
+    assert [line[2] for line in minimal.lines] == ["ours", "paper"] * 3
+    assert minimal.lines[1] == ["", "", "paper", "92", "39", "20", "0"]
+    assert minimal.lines[3][-1] == "3"  # C&W has no budget here: the mean of the paper's columns
+    assert minimal.lines[5][-1] == ""
+    text = markdown(outcome)
+    for word in ("gray-box", "today's standard", "Not run: gone (training)", "95 % Wilson", "| paper |"):
+        assert word in text
+    assert all("none, clean" not in line for line in differences(outcome, above=100))
+    assert len(differences(outcome, above=0)) > 5
+    assert any("C&W" in line or "6 images" in line for line in notes(outcome))
+
+
+def test_slow_attacks_and_purifiers_get_fewer_images() -> None:
+    limits = {(c.row.defence, c.attack): c.limit for c in cells_of(TABLE5, Settings())}
+    assert limits["none", "fgsm"] == 1000
+    assert limits["none", "cw"] == limits["PixelDefend", "fgsm"] == 200
+    assert {c.limit for c in cells_of(TABLE5, Settings(limit=50))} == {50}
+
+
+def test_unknown_experiments_name_the_nearest() -> None:
+    assert check_experiment("table5") == "table5"
+    with pytest.raises(RequestError, match="did you mean table5"):
+        check_experiment("tabel5")
+    assert set(ACCURACY_TABLES) <= set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("tables", ACCURACY_TABLES.values(), ids=lambda t: t[0].name)
+def test_the_papers_rows_are_as_long_as_their_columns(tables: tuple[AccuracyTable, ...]) -> None:
+    for table in tables:
+        for row in table.rows:
+            for attack, numbers in row.paper.items():
+                assert len(numbers) == len(table.epsilons_of(attack)), (table.name, row.defence, attack)
+                assert all(0 <= number <= 100 for number in numbers)
+
+
+def test_a_digest_is_that_of_the_weights() -> None:
+    network = TinyClassifier()
+    before = digest(network)
+    assert digest(TinyClassifier()) == before
+    with torch.no_grad():
+        network.weights[0, 0] += 1
+    assert digest(network) != before
+
+
+def test_the_command_prints_the_table_and_writes_it_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(ACCURACY_TABLES, "table5", (TINY,))
+    folder = tmp_path / "out"
+    assert main(["reproduce", "table5", "--limit", "3", "--output", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "paper" in out
+    assert "Not run: gone (training)" in out
+    assert "| blur | ours |" in (folder / "tiny.md").read_text()
+    assert main(["reproduce", "table5", "--limit", "3", "--output", str(folder), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == len(read_results(folder / "tiny.json"))
+    assert main(["reproduce", "table55", "--output", str(folder)]) == 2
+    assert "did you mean table5" in capsys.readouterr().err
+    assert main(["reproduce", "table5", "--protocol", "free", "--output", str(folder)]) == 2
