@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from comdefend import zoo
+from comdefend.classifiers.adapters import ADAPTERS
 from comdefend.classifiers.resnet import (
     BasicBlock,
     Bottleneck,
@@ -39,12 +40,15 @@ def build_classifier(architecture: str, *, channels: int, classes: int, seed: in
 
 def load_classifier(reference: str) -> nn.Module:
     """A trained classifier by reference, in evaluation mode: a zoo name, a path of safetensors
-    weights, or `PATH.py:FACTORY`.
+    weights, `PATH.py:FACTORY`, `hf:ORG/NAME` or `hf:FOLDER`, `timm:NAME`, `torchvision:NAME`.
 
     Raises `RequestError` where the reference leads nowhere or to something that is no classifier.
     """
     if is_factory(reference):
         return load_factory(reference)
+    library, colon, name = reference.partition(":")
+    if colon and library in ADAPTERS:
+        return ADAPTERS[library](name).eval()
     known, tensors = zoo.read(reference, kind="classifier")
     try:
         network = build_classifier(**known.architecture)
