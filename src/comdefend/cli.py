@@ -190,7 +190,9 @@ def evaluate(
 
 @app.command()
 def reproduce(
-    experiments: Annotated[list[str], typer.Argument(metavar="NAME...", help="table5, table6, ...")],
+    experiments: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="table3 ... table9, figure3, figure4, speed.")
+    ],
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many images for each cell.")] = None,
     protocol: Annotated[str, typer.Option(help="fixed, minimal, or fixed,minimal.")] = "minimal,fixed",
     classifier: Annotated[
@@ -198,6 +200,8 @@ def reproduce(
     ] = None,
     data: Annotated[str | None, typer.Option(help="Other data than the table's.")] = None,
     trained: Annotated[Path, typer.Option(help="Runs of recipes whose weights do not ship.")] = Path("runs"),
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of an experiment's trainings.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Every point of the paper's grid (table4).")] = False,
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Annotated[
@@ -208,9 +212,9 @@ def reproduce(
 ) -> None:
     """Run experiments of the paper again, ours beside its numbers; what is in the output is not run twice."""
     from comdefend.evaluation.report import make_folder
-    from comdefend.paper import ACCURACY_TABLES, check_experiment
-    from comdefend.paper.accuracy import Settings, run_table
-    from comdefend.paper.pages import grids, markdown, notes
+    from comdefend.paper import check_experiment
+    from comdefend.paper.experiments import run
+    from comdefend.paper.settings import Settings
 
     names = [check_experiment(name) for name in experiments]
     settings = Settings(
@@ -219,20 +223,22 @@ def reproduce(
         classifier=classifier,
         data=data,
         trained=trained,
+        steps=steps,
+        full=full,
         seed=seed,
         device=device,
         dtype=dtype,
     )
     make_folder(output)
     documents = []
-    for table in (table for name in names for table in ACCURACY_TABLES[name]):
-        with _bar(table.name, json_) as progress:
-            outcome = run_table(table, settings, output=output, progress=progress)
-        (output / f"{table.name}.md").write_text(markdown(outcome) + "\n")
-        documents += [asdict(result) for _, result in outcome.results]
-        if not json_:
-            _show_grids(grids(outcome), notes(outcome))
-            print(f"Results: {output / f'{table.name}.json'}, {output / f'{table.name}.md'}")
+    for name in names:
+        with _bar(name, json_) as progress:
+            parts = run(name, settings, output=output, bar=lambda _: progress)
+        for part in parts:
+            documents.append({"name": part.name, "files": [str(f) for f in part.files], **part.origin})
+            if not json_:
+                _show_grids(part)
+                print(f"Results: {', '.join(str(file) for file in part.files)}")
     if json_:
         print(json.dumps(documents))
 
@@ -383,18 +389,18 @@ def _bar(what: str, quiet: bool) -> Iterator[Any]:
         yield move
 
 
-def _show_grids(grids: Sequence[Any], notes: Sequence[str]) -> None:
+def _show_grids(part: Any) -> None:
     from rich.table import Table
 
     console = Console()
-    for grid in grids:
+    for grid in part.grids:
         table = Table(title=grid.title)
         for heading in grid.headings:
             table.add_column(heading)
         for line in grid.lines:
-            table.add_row(*line, end_section=line[2] == "paper")
+            table.add_row(*line)
         console.print(table)
-    for line in notes:
+    for line in part.notes:
         console.print(line, style="dim", highlight=False, markup=False)
 
 

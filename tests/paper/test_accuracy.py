@@ -12,10 +12,11 @@ from comdefend.attacks import FGSM
 from comdefend.cli import main
 from comdefend.errors import RequestError, WorkError
 from comdefend.evaluation import read_results
-from comdefend.paper import ACCURACY_TABLES, EXPERIMENTS, accuracy, check_experiment
-from comdefend.paper.accuracy import Outcome, Settings, cells_of, digest, run_table
-from comdefend.paper.numbers import TABLE5, AccuracyTable, Row
-from comdefend.paper.pages import differences, from_file, grids, markdown, notes
+from comdefend.paper import EXPERIMENTS, accuracy, check_experiment
+from comdefend.paper.accuracy import Outcome, cells_of, digest, run_table
+from comdefend.paper.numbers import ACCURACY_TABLES, TABLE5, AccuracyTable, Row
+from comdefend.paper.pages import differences, from_file, grids, notes, shown
+from comdefend.paper.settings import Settings
 from tests.conftest import ROOT, TinyClassifier
 
 NET = f"{ROOT}/tests/paper/net.py"
@@ -157,7 +158,7 @@ def test_the_page_holds_ours_and_the_papers(outcome: Outcome) -> None:
     assert minimal.lines[1] == ["", "", "paper", "92", "39", "20", "0"]
     assert minimal.lines[3][-1] == "3"  # C&W has no budget here: the mean of the paper's columns
     assert minimal.lines[5][-1] == ""
-    text = markdown(outcome)
+    text = shown(outcome).markdown()
     for word in ("gray-box", "today's standard", "Not run: gone (training)", "95 % Wilson", "| paper |"):
         assert word in text
     assert all("none, clean" not in line for line in differences(outcome, above=100))
@@ -208,7 +209,8 @@ def test_the_command_prints_the_table_and_writes_it_twice(
     assert "Not run: gone (training)" in out
     assert "| blur | ours |" in (folder / "tiny.md").read_text()
     assert main(["reproduce", "table5", "--limit", "3", "--output", str(folder), "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)) == len(read_results(folder / "tiny.json"))
+    (document,) = json.loads(capsys.readouterr().out)
+    assert document["files"] == [str(folder / "tiny.json")]
     assert main(["reproduce", "table55", "--output", str(folder)]) == 2
     assert "did you mean table5" in capsys.readouterr().err
     assert main(["reproduce", "table5", "--protocol", "free", "--output", str(folder)]) == 2

@@ -21,7 +21,7 @@ _COLOURS = ("#8a8a8a", "#1769aa", "#c8501e", "#2e8540", "#7b3fa0", "#b0892b")
 
 def accuracy_plot(results: Sequence[Result]) -> Any:
     """One panel for each protocol and attack: accuracy of each defence against epsilon, with intervals."""
-    plt = _pyplot()
+    plt = pyplot()
     panels: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         if result.protocol is not None:
@@ -70,7 +70,7 @@ def example_plot(example: Example, classes: Sequence[str]) -> Any:
 
     A name in green is right, in red wrong.
     """
-    plt = _pyplot()
+    plt = pyplot()
     magnified, factor = _magnify(example.adversarial - example.clean)
     rows: list[tuple[str, Tensor, Tensor | None]] = [
         ("clean", example.clean, example.clean_predictions),
@@ -114,7 +114,7 @@ def example_plot(example: Example, classes: Sequence[str]) -> Any:
 def as_png(figure: Any, *, dots: int = 110) -> bytes:
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=dots)
-    _pyplot().close(figure)
+    pyplot().close(figure)
     return buffer.getvalue()
 
 
@@ -137,7 +137,8 @@ def _magnify(difference: Tensor) -> tuple[Tensor, int]:
     return (0.5 + factor * difference).clamp(0, 1), factor
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """matplotlib.pyplot, drawing to files only."""
     try:
         import matplotlib
     except ImportError as error:

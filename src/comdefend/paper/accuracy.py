@@ -7,7 +7,7 @@ while that stays the same.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,30 +22,13 @@ from comdefend.errors import RequestError
 from comdefend.evaluation import Result, evaluate, read_results, write_results
 from comdefend.factory import is_factory
 from comdefend.paper.numbers import AccuracyTable, Row
+from comdefend.paper.settings import Progress, Settings
 from comdefend.purifiers import Purifier, load_purifier
-
-Progress = Callable[[int, int, str], None]
 
 IMAGES, FEW_IMAGES = 1000, 200
 """Images for a cell, and for one with an attack or a purifier that takes its time."""
 
 SLOW = ("cw", "pixeldefend")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What may differ between two runs of a table. `classifier` and `data` replace the table's own;
-    `trained` is a folder of runs, for weights that do not ship.
-    """
-
-    limit: int | None = None
-    protocols: tuple[Protocol, ...] = ("minimal", "fixed")
-    classifier: str | None = None
-    data: str | None = None
-    trained: Path = Path("runs")
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "float32"
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,22 @@
 """A reproduced table for people: ours beside the paper's, one grid for each protocol."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from comdefend.attacks import Protocol
 from comdefend.evaluation import Result, read_results
 from comdefend.evaluation.results import KNOWLEDGE
 from comdefend.evaluation.tables import percent
-from comdefend.paper.accuracy import Outcome, Settings, cells_of
+from comdefend.paper.accuracy import Outcome, cells_of
 from comdefend.paper.numbers import AccuracyTable, Row
+from comdefend.paper.settings import Grid, Settings, Shown
 
 PROTOCOL_WORDS = {
     "minimal": "the smallest perturbation, up to the budget, that fools the classifier; probably the paper's",
     "fixed": "the attack spends its whole budget; today's standard",
 }
 
-_NAMES = {"fgsm": "FGSM", "bim": "BIM", "mi-fgsm": "MI-FGSM", "deepfool": "DeepFool", "cw": "C&W"}
-
-
-@dataclass(frozen=True)
-class Grid:
-    """One protocol of one table: headings, and for each defence a line of ours and one of the paper's."""
-
-    title: str
-    headings: list[str]
-    lines: list[list[str]]
+NAMES = {"fgsm": "FGSM", "bim": "BIM", "mi-fgsm": "MI-FGSM", "deepfool": "DeepFool", "cw": "C&W"}
 
 
 def grids(outcome: Outcome) -> list[Grid]:
@@ -36,7 +27,7 @@ def grids(outcome: Outcome) -> list[Grid]:
     for protocol in protocols:
         columns = _columns(table, protocol)
         headings = ["when", "defence", "whose", "clean"]
-        headings += [_NAMES[attack] + (f" {e}" if e is not None else "") for attack, e in columns]
+        headings += [NAMES[attack] + (f" {e}" if e is not None else "") for attack, e in columns]
         lines = []
         for row in table.rows:
             if row in outcome.missing:
@@ -53,7 +44,7 @@ def differences(outcome: Outcome, *, above: float = 5) -> list[str]:
     for cell, result in outcome.results:
         paper = _paper(outcome.table, cell.row, cell.attack, cell.epsilon)
         if paper is not None and abs(100 * result.accuracy - paper) > above:
-            name = _NAMES.get(cell.attack, "clean")
+            name = NAMES.get(cell.attack, "clean")
             budget = f" {cell.epsilon}" if cell.epsilon is not None else ""
             kind = f", {cell.protocol}" if cell.protocol else ""
             found.append(
@@ -75,26 +66,18 @@ def notes(outcome: Outcome) -> list[str]:
         f"Attacker: gray-box - {KNOWLEDGE['gray-box']}.",
     ]
     if few:
-        what = sorted({_NAMES["cw"] if c.attack == "cw" else c.row.defence for c in few})
+        what = sorted({NAMES["cw"] if c.attack == "cw" else c.row.defence for c in few})
         lines.append(f"On {counts[0]} images: {', '.join(what)}.")
     lines += [f"Not run: {row.defence} ({row.when}): {reason}" for row, reason in outcome.missing.items()]
     return lines
 
 
-def markdown(outcome: Outcome) -> str:
-    """The whole table as Markdown, with its notes."""
-    parts = ["\n".join(f"{line}  " for line in notes(outcome))]
-    for grid in grids(outcome):
-        head = "| " + " | ".join(grid.headings) + " |"
-        rule = "|" + "---|" * len(grid.headings)
-        body = ["| " + " | ".join(line) + " |" for line in grid.lines]
-        parts.append("\n".join([f"**{grid.title}**", "", head, rule, *body]))
+def shown(outcome: Outcome, files: Sequence[Path] = ()) -> Shown:
+    """A table as it is shown on a screen and on a page."""
     first = outcome.results[0][1]
-    parts.append(
-        f"<sub>seed {first.seed}, commit {first.commit}, {first.hardware['cores']} cores "
-        f"({first.hardware['processor']}), torch {first.software['torch']}</sub>"
-    )
-    return "\n\n".join(parts)
+    origin = {"seed": first.seed, "hardware": first.hardware, "software": first.software}
+    name = outcome.table.name
+    return Shown(name, grids(outcome), notes(outcome), list(files), {**origin, "commit": first.commit})
 
 
 def from_file(table: AccuracyTable, file: Path) -> Outcome:

@@ -1,0 +1,70 @@
+"""What may differ between two runs of an experiment, and what an experiment shows at its end."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from comdefend.attacks import Protocol
+
+Progress = Callable[[int, int, str], None]
+"""Called with (parts done, parts in all, what is under way)."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`limit`: at most so many images for each number. `classifier` and `data` replace the
+    experiment's own; `trained` is a folder of runs, for weights that do not ship and for the trainings
+    of an experiment, `steps` long; `full`: all points of the paper's grid, not the few that fit two
+    cores.
+    """
+
+    limit: int | None = None
+    protocols: tuple[Protocol, ...] = ("minimal", "fixed")
+    classifier: str | None = None
+    data: str | None = None
+    trained: Path = Path("runs")
+    steps: int | None = None
+    full: bool = False
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table for people."""
+
+    title: str
+    headings: list[str]
+    lines: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The end of an experiment: tables, what has to be said beside them, the files that hold it all."""
+
+    name: str
+    grids: list[Grid]
+    notes: list[str]
+    files: list[Path]
+    origin: dict[str, Any] = field(default_factory=dict)
+
+    def markdown(self) -> str:
+        parts = ["\n".join(f"{line}  " for line in self.notes)]
+        for grid in self.grids:
+            head = "| " + " | ".join(grid.headings) + " |"
+            rule = "|" + "---|" * len(grid.headings)
+            body = ["| " + " | ".join(line) + " |" for line in grid.lines]
+            parts.append("\n".join([f"**{grid.title}**", "", head, rule, *body]))
+        parts.append(origin_line(self.origin))
+        return "\n\n".join(parts)
+
+
+def origin_line(origin: dict[str, Any]) -> str:
+    """Seed, commit, hardware and software of numbers, in one small line of Markdown."""
+    hardware, software = origin["hardware"], origin["software"]
+    machine = hardware.get("gpu", f"{hardware['cores']} cores ({hardware['processor']})")
+    return (
+        f"<sub>seed {origin['seed']}, commit {origin['commit']}, {machine}, torch {software['torch']}</sub>"
+    )
