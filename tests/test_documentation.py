@@ -26,7 +26,7 @@ def commands() -> list[str]:
 
 def test_the_readme_shows_the_commands_it_should() -> None:
     shown = {shlex.split(command)[1] for command in commands()}
-    assert shown == {"purify", "models", "evaluate", "train"}
+    assert shown == {"purify", "models", "evaluate", "train", "reproduce"}
 
 
 @pytest.mark.parametrize("command", commands())
@@ -60,15 +60,17 @@ def test_the_readmes_commands_work(
         )
         assert done.returncode == 0, done.stderr
         return
+    monkeypatch.setenv("COMDEFEND_DATA", str(tmp_path / "named"))
+    (tmp_path / "named" / "cifar10").mkdir(parents=True)
+    shipped = ROOT / "src" / "comdefend" / "samples" / "cifar10.parquet"
+    (tmp_path / "named" / "cifar10" / "test-0.parquet").write_bytes(shipped.read_bytes())
     if words[0] == "train":
-        monkeypatch.setenv("COMDEFEND_DATA", str(tmp_path / "named"))
-        (tmp_path / "named" / "cifar10").mkdir(parents=True)
-        shipped = ROOT / "src" / "comdefend" / "samples" / "cifar10.parquet"
-        (tmp_path / "named" / "cifar10" / "test-0.parquet").write_bytes(shipped.read_bytes())
         words += ["steps=1", "interval=1", "batch=1", "validation_images=1", "--device", "cpu"]
     if words[0] == "evaluate":
         words = ["labelled" if word == "path/to/images" else word for word in words]
         words += ["--limit", "2"]
+    if words[0] == "reproduce":
+        words += ["--limit", "1", "--protocol", "minimal"]
     assert main(words) == 0, capsys.readouterr().err
 
 

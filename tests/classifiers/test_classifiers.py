@@ -28,6 +28,17 @@ def test_resnets_have_the_published_sizes() -> None:
     assert size("resnet9") < 1.5
 
 
+def test_a_mirroring_network_judges_an_image_and_its_mirror_image_alike() -> None:
+    plain = build_classifier("resnet9", channels=3, classes=5, seed=1).eval()
+    both = build_classifier("resnet9", channels=3, classes=5, seed=1, mirror=True).eval()
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(both(images), (plain(images) + plain(images.flip(3))) / 2)
+    torch.testing.assert_close(both(images), both(images.flip(3)))
+    assert torch.equal(both.train()(images), plain.train()(images))
+    with pytest.raises(RequestError, match=r"architecture .resnet20.: .*mirror"):
+        build_classifier("resnet20", channels=3, classes=5, mirror=True)
+
+
 def test_the_seed_decides_the_weights() -> None:
     first, second = (build_classifier("resnet20", channels=3, classes=10, seed=4) for _ in range(2))
     for ours, theirs in zip(first.parameters(), second.parameters(), strict=True):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,11 +30,19 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
 """Networks that recipes can train, by name; `resnet50` is the paper's."""
 
 
-def build_classifier(architecture: str, *, channels: int, classes: int, seed: int = 0) -> nn.Module:
-    """A fresh classifier of a named architecture for images of `channels` channels."""
+def build_classifier(
+    architecture: str, *, channels: int, classes: int, seed: int = 0, **options: Any
+) -> nn.Module:
+    """A fresh classifier of a named architecture for images of `channels` channels.
+
+    `options` are the architecture's own, such as `mirror` of resnet9.
+    """
     if architecture not in ARCHITECTURES:
         raise RequestError(f"there is no architecture {architecture!r}; known: {', '.join(ARCHITECTURES)}")
-    network = ARCHITECTURES[architecture](channels=channels, classes=classes)
+    try:
+        network = ARCHITECTURES[architecture](channels=channels, classes=classes, **options)
+    except TypeError as error:
+        raise RequestError(f"architecture {architecture!r}: {error}") from error
     initialise_classifier(network, seed=seed)
     return network
 

@@ -110,17 +110,27 @@ class PooledBlock(nn.Module):
 class ResNet9(nn.Module):
     """A small residual network that trains in minutes, after those of the DAWNBench contest.
 
-    A stem and three `PooledBlock`s, max pooling over what is left, one linear layer.
+    A stem and three `PooledBlock`s, max pooling over what is left, one linear layer. With `mirror` the
+    logits, in evaluation mode, are the mean of those of the image and of its mirror image.
     """
 
-    def __init__(self, *, channels: int, classes: int, widths: Sequence[int] = (32, 64, 192, 192)) -> None:
+    def __init__(
+        self, *, channels: int, classes: int, widths: Sequence[int] = (32, 64, 192, 192), mirror: bool = False
+    ) -> None:
         super().__init__()
+        self.mirror = mirror
         self.normalise = Normalise()
         self.stem = nn.Sequential(_conv(channels, widths[0], 3), nn.BatchNorm2d(widths[0]), nn.GELU())
         self.layers = nn.Sequential(*(PooledBlock(a, b) for a, b in pairwise(widths)))
         self.head = nn.Linear(widths[-1], classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        logits = self._logits(images)
+        if self.mirror and not self.training:
+            logits = (logits + self._logits(images.flip(3))) / 2
+        return logits
+
+    def _logits(self, images: Tensor) -> Tensor:
         features = self.layers(self.stem(self.normalise(images)))
         logits: Tensor = self.head(features.amax((2, 3)))
         return logits

@@ -116,7 +116,7 @@ def cells_of(table: AccuracyTable, settings: Settings) -> Iterator[Cell]:
             limit = most if settings.limit is None else min(most, settings.limit)
             return Cell(row, classifier, attack, protocol, epsilon, limit)  # noqa: B023
 
-        if settings.classifier and row.classifier:
+        if settings.classifier and row.trains:
             continue  # a classifier of one's own was not trained by the row's recipe
         yield cell("none", None, None)
         for attack in table.attacks:
@@ -144,7 +144,7 @@ class _Laboratory:
         images, labels = self.data.images(few), self.data.labels()
         for row in table.rows:
             name = self.settings.classifier or table.classifier + row.classifier
-            if self.settings.classifier and row.classifier:
+            if self.settings.classifier and row.trains:
                 missing[row] = "it needs a classifier trained for it"
                 continue
             try:

@@ -44,6 +44,7 @@ class ClassifierTraining(Training):
             channels=data.channels,
             classes=int(self.labels.max()) + 1,
             seed=recipe.seed,
+            **recipe.classifier.options(),
         )
         channels_last(self.network)
 
@@ -52,6 +53,7 @@ class ClassifierTraining(Training):
             "architecture": self.recipe.classifier.architecture,
             "channels": self.channels,
             "classes": int(self.labels.max()) + 1,
+            **self.recipe.classifier.options(),
         }
 
     def training_pixels(self) -> Tensor | None:

@@ -50,7 +50,7 @@ class ClassifierOptions:
     `shift`: images are moved by up to so many pixels, mirrored at the border. `flip`: mirrored left
     to right in every second epoch. `cutout`: side of a grey square put at a random place (0: none).
     `adversarial`: half of every batch is attacked so, at `epsilon` (in units of 1/255). `purifier`: a
-    reference; the network sees purified images only.
+    reference; the network sees purified images only. `widths`, `mirror`: see `ResNet9`.
     """
 
     architecture: str = "resnet9"
@@ -61,6 +61,13 @@ class ClassifierOptions:
     adversarial: Literal["none", "fgsm", "bim"] = "none"
     epsilon: float = 8.0
     purifier: str = "none"
+    widths: tuple[int, ...] | None = None
+    mirror: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """What the architecture is built with, beside channels and classes, where it is not the usual."""
+        given = {"widths": self.widths, "mirror": self.mirror or None}
+        return {key: value for key, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ class DenoiserOptions:
     """
 
     widths: tuple[int, ...] = (32, 64, 128)
-    classifier: str = "cifar10-resnet9"
+    classifier: str = "cifar10-resnet9-plain"
     epsilon: float = 16.0
 
     def config(self, image_channels: int) -> DUNetConfig:
