@@ -171,7 +171,8 @@ def test_a_denoiser_is_guided_by_a_classifier(tmp_path: Path) -> None:
     recipe = load_recipe(
         "cifar10-hgd",
         [
-            "data=sample:cifar10", "denoiser.widths=[4,6]", "denoiser.classifier=cifar10-resnet9", "epochs=1", "interval=30", "batch=25",
+            "data=sample:cifar10", "denoiser.widths=[4,6]", "denoiser.classifier=cifar10-resnet9",
+            "epochs=1", "interval=30", "batch=25",
             "validation_images=20",
         ],
     )  # fmt: skip

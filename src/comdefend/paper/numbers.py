@@ -113,7 +113,10 @@ TABLE6 = AccuracyTable(
             "test", "feature squeezing", "-plain", "feature-squeezing",
             (84, 84), (70, 28), (56, 25), (83, 83), (83, 83),
         ),
-        _row("test", "PixelDefend", "-plain", "pixeldefend", (89, 89), (87, 82), (85, 83), (88, 88), (88, 88)),
+        _row(
+            "test", "PixelDefend", "-plain", "pixeldefend",
+            (89, 89), (87, 82), (85, 83), (88, 88), (88, 88),
+        ),
         _row("test", "ComDefend", "-plain", "comdefend", (93, 93), (89, 89), (70, 60), (90, 89), (88, 89)),
     ),
 )  # fmt: skip
