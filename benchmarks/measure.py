@@ -3,7 +3,7 @@
     python benchmarks/measure.py [NAME ...]      (by default all that are missing)
 
 Needs the shared data (COMDEFEND_SHARED): whole test splits, third-party classifiers, the authors'
-weights. About a quarter of an hour on two cores.
+weights. About half an hour on two cores.
 """
 
 import os
@@ -74,7 +74,7 @@ def measure_third_party() -> None:
     """A classifier that is not ours under every attack, behind our weights and the authors'."""
     evaluation(
         "third-party-cifar10",
-        "--classifier", THIRD_PARTY, "--data", "cifar10", "--limit", "100",
+        "--classifier", THIRD_PARTY, "--data", "cifar10", "--limit", "300",
         "--defences", "comdefend", "--defences", f"comdefend:weights={official('cifar10')}",
         "--attacks", "fgsm,bim,deepfool,cw", "--epsilons", "2,8,16",
     )  # fmt: skip

@@ -202,3 +202,8 @@ def test_too_few_classes_are_refused_even_if_the_first_images_fit(sample: ImageS
     network: nn.Module = TinyClassifier(classes=9).eval()
     with pytest.raises(RequestError, match="knows 9 classes"):
         evaluate(network, Identity(), data=sample)
+
+
+def test_an_empty_data_set_is_refused(sample: ImageSet) -> None:
+    with pytest.raises(RequestError, match="holds no images"):
+        evaluate(TinyClassifier(classes=10), Identity(), data=sample.subset([]))

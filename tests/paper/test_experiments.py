@@ -63,15 +63,22 @@ def test_the_grid_of_table4_holds_a_rise_and_a_fall_in_both() -> None:
     assert set(BITS) == {8, 10, 12, 14, 16}
 
 
-def test_a_training_that_was_interrupted_is_gone_on_with(settings: Settings) -> None:
-    from comdefend.training import load_recipe, start
+def test_a_training_that_was_killed_is_gone_on_with(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = trainings.trained(["purifier.bits=8"], "point", settings, steps=1)
+    weights.unlink()
+    resumed = []
 
-    overrides = ["data=sample:cifar10", "purifier.bits=8", "steps=2", "interval=2", "seed=0"]
-    folder = settings.trained / "point"
-    start(load_recipe("cifar10", overrides), output=folder, device="cpu", stop_after=1)
-    (folder / "weights.safetensors").unlink(missing_ok=True)
-    weights = trainings.trained(["purifier.bits=8"], "point", settings, steps=2)
-    assert weights.is_file()
+    def start(*_: object, resume: bool, **__: object) -> None:
+        resumed.append(resume)
+
+    monkeypatch.setattr(trainings, "start", start)
+    assert trainings.trained(["purifier.bits=8"], "point", settings, steps=1) == weights
+    assert resumed == [True]
+    # Another recipe is another training.
+    assert trainings.trained(["purifier.bits=9"], "point", settings, steps=1) != weights
+    assert resumed == [True, False]
 
 
 def test_figure3_draws_all_parts_twice(settings: Settings, tmp_path: Path) -> None:

@@ -120,6 +120,8 @@ def evaluate(
         raise RequestError(f"seed is {seed}; it must lie between 0 and 2^62")
     find_device(device)
     images = load_data(data) if isinstance(data, str) else data
+    if len(images) == 0:
+        raise RequestError(f"data {images.name!r} holds no images")
     chosen = images.pick(limit, seed=seed)
     labels = images.labels(chosen)
     network = load_classifier(classifier) if isinstance(classifier, str) else classifier

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -74,7 +75,7 @@ def run_table(
         check_protocol(protocol)
     data = load_data(settings.data or table.data)
     if len(data) == 0:
-        raise RequestError(f"data {data.name!r} is empty")
+        raise RequestError(f"data {data.name!r} holds no images")
     lab = _Laboratory(data, settings)
     missing = lab.prepare(table)
     cells = [cell for cell in cells_of(table, settings) if cell.row not in missing]
@@ -108,16 +109,9 @@ def run_table(
 def cells_of(table: AccuracyTable, settings: Settings) -> Iterator[Cell]:
     """All cells of a table in its order: clean first, then each attack under each protocol."""
     for row in table.rows:
-        classifier = settings.classifier or table.classifier + row.classifier
-
-        def cell(attack: str, protocol: Protocol | None, epsilon: int | None) -> Cell:
-            slow = attack in SLOW or row.purifier.split(":")[0] in SLOW  # noqa: B023
-            most = FEW_IMAGES if slow else IMAGES
-            limit = most if settings.limit is None else min(most, settings.limit)
-            return Cell(row, classifier, attack, protocol, epsilon, limit)  # noqa: B023
-
         if settings.classifier and row.trains:
             continue  # a classifier of one's own was not trained by the row's recipe
+        cell = partial(_cell, row, settings.classifier or table.classifier + row.classifier, settings.limit)
         yield cell("none", None, None)
         for attack in table.attacks:
             for protocol in settings.protocols:
@@ -126,6 +120,14 @@ def cells_of(table: AccuracyTable, settings: Settings) -> Iterator[Cell]:
                     budgets = table.epsilons_of(attack) if found.norm == "linf" else (None,)
                     for epsilon in budgets:
                         yield cell(attack, protocol, epsilon)
+
+
+def _cell(
+    row: Row, classifier: str, limit: int | None, attack: str, protocol: Protocol | None, epsilon: int | None
+) -> Cell:
+    slow = attack in SLOW or row.purifier.split(":")[0] in SLOW
+    most = FEW_IMAGES if slow else IMAGES
+    return Cell(row, classifier, attack, protocol, epsilon, min(most, limit or most))
 
 
 class _Laboratory:

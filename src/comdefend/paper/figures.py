@@ -15,7 +15,7 @@ from comdefend.image import code_picture, psnr, to_bytes
 from comdefend.model import ComDefend
 from comdefend.paper.accuracy import Outcome, run_table
 from comdefend.paper.numbers import TABLE5
-from comdefend.paper.pages import NAMES
+from comdefend.paper.pages import NAMES, origin_of
 from comdefend.paper.settings import Grid, Progress, Settings, Shown
 from comdefend.paper.trainings import STEPS, trained
 from comdefend.purifiers import load_comdefend
@@ -47,7 +47,7 @@ def figure3(settings: Settings, *, output: Path, progress: Progress | None = Non
             if progress:
                 progress(len(entries), len(KINDS) * len(stages), f"{words}, {stage} steps")
             # A run of its own for each stage: each ends with its learning rate at zero, as a run does.
-            name = f"figure3-phi{phi:g}-{stage}"
+            name = f"figure3-phi{phi:g}"
             weights = trained([f"purifier.phi={phi}"], name, settings, steps=stage)
             model = load_comdefend(str(weights)).model
             code, purified = _through(model, images, soft=kind == "a")
@@ -79,12 +79,11 @@ def figure4(settings: Settings, *, output: Path, progress: Progress | None = Non
     outcome = run_table(TABLE5, settings, output=output, progress=progress)
     files = _save(draw_figure4(outcome), output, "figure4")
     first = outcome.results[0][1]
-    origin = {"seed": first.seed, "hardware": first.hardware, "software": first.software}
     notes = [
         f"Drawn from table5.json: {outcome.table.title} here {first.classifier}, gray-box; "
         "one panel for each protocol and use.",
     ]
-    return Shown("figure4", [], notes, files, {**origin, "commit": first.commit})
+    return Shown("figure4", [], notes, files, origin_of(first))
 
 
 def draw_figure4(outcome: Outcome) -> Any:

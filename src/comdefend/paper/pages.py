@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from comdefend.attacks import Protocol
 from comdefend.evaluation import Result, read_results
@@ -74,10 +75,19 @@ def notes(outcome: Outcome) -> list[str]:
 
 def shown(outcome: Outcome, files: Sequence[Path] = ()) -> Shown:
     """A table as it is shown on a screen and on a page."""
-    first = outcome.results[0][1]
-    origin = {"seed": first.seed, "hardware": first.hardware, "software": first.software}
-    name = outcome.table.name
-    return Shown(name, grids(outcome), notes(outcome), list(files), {**origin, "commit": first.commit})
+    return Shown(
+        outcome.table.name,
+        grids(outcome),
+        notes(outcome),
+        list(files),
+        origin_of(outcome.results[0][1]),
+        differences(outcome),
+    )
+
+
+def origin_of(result: Result) -> dict[str, Any]:
+    """Where a result comes from, as files of results say it."""
+    return {key: getattr(result, key) for key in ("seed", "software", "hardware", "commit")}
 
 
 def from_file(table: AccuracyTable, file: Path) -> Outcome:

@@ -42,13 +42,16 @@ class Grid:
 
 @dataclass(frozen=True)
 class Shown:
-    """The end of an experiment: tables, what has to be said beside them, the files that hold it all."""
+    """The end of an experiment: tables, what has to be said beside them, the files that hold it all, where
+    the numbers come from, and which of them are far from the paper's.
+    """
 
     name: str
     grids: list[Grid]
     notes: list[str]
     files: list[Path]
     origin: dict[str, Any] = field(default_factory=dict)
+    differences: list[str] = field(default_factory=list)
 
     def markdown(self) -> str:
         parts = ["\n".join(f"{line}  " for line in self.notes)]
@@ -57,6 +60,9 @@ class Shown:
             rule = "|" + "---|" * len(grid.headings)
             body = ["| " + " | ".join(line) + " |" for line in grid.lines]
             parts.append("\n".join([f"**{grid.title}**", "", head, rule, *body]))
+        if self.differences:
+            listed = "\n".join(f"- {line}" for line in self.differences)
+            parts.append(f"More than 5 points from the paper:\n\n{listed}")
         parts.append(origin_line(self.origin))
         return "\n\n".join(parts)
 

@@ -4,6 +4,7 @@ The paper trains each for 30 epochs on a GPU; here every point gets the same few
 `cifar10`, so that a table fits two cores, and the table says how many.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import load_data
 from comdefend.evaluation import wilson
 from comdefend.evaluation.reconstruction import reconstruction
+from comdefend.paper.accuracy import digest
 from comdefend.paper.numbers import BITS
 from comdefend.paper.settings import Grid, Progress, Settings, Shown
 from comdefend.purifiers import load_comdefend
@@ -135,20 +137,22 @@ def _run(
     common: dict[str, Any] = {"seed": settings.seed, **provenance.made()}
     images = load_data(source, split="train" if classify else "test")
     rows = images.pick(limit, seed=settings.seed)
+    judged_by: list[str] = []
     if classify:
         judge = load_classifier(reference).to(settings.device)
         labels = images.labels(rows)
         check_classifier(judge, images.images(rows[:2]), labels, name=reference)
+        judged_by = [reference, digest(judge)]
         common |= {"classifier": reference, "unpurified": _judged(judge, images.images(rows), labels)}
     wanted = []
     for index, point in enumerate(points):
-        key = [point.name, steps, limit, settings.seed, source, reference if classify else None]
+        key = [point.name, steps, limit, settings.seed, source, judged_by]
         wanted.append(json.dumps(key))
         if wanted[-1] in entries:
             continue
         if progress:
             progress(index, len(points), point.name)
-        weights = trained(point.overrides, f"{point.name}-{steps}", settings, steps=steps)
+        weights = trained(point.overrides, point.name, settings, steps=steps)
         purifier = load_comdefend(str(weights), dtype=settings.dtype).to(settings.device)
         found = reconstruction(purifier, images.subset(rows))
         entry: dict[str, Any] = {"key": key, **asdict(point), "steps": steps, **asdict(found)}
@@ -170,7 +174,9 @@ def trained(overrides: Sequence[str], name: str, settings: Settings, *, steps: i
     recipe = load_recipe(
         RECIPE, [*data, *overrides, f"steps={steps}", f"interval={min(200, steps)}", f"seed={settings.seed}"]
     )
-    folder = settings.trained / name
+    # The recipe is part of the name: where it changes, the old weights are not those of this point.
+    recipe_hash = hashlib.sha256(json.dumps(recipe.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
+    folder = settings.trained / f"{name}-{steps}-{recipe_hash}"
     weights = folder / "weights.safetensors"
     if not weights.is_file():
         begun = (folder / "last.ckpt").is_file()

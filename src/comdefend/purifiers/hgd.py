@@ -95,7 +95,8 @@ class HGD(Purifier):
         return self.purify(images)
 
     def settings(self) -> dict[str, Any]:
-        return dict(self.origin)
+        kind = str(next(self.model.parameters()).dtype).removeprefix("torch.")
+        return {**self.origin, "dtype": kind}
 
 
 def load_hgd(
