@@ -11,7 +11,7 @@ from PIL import Image
 from comdefend.errors import RequestError
 from comdefend.paper import experiments, figures, trainings
 from comdefend.paper.accuracy import run_table
-from comdefend.paper.experiments import run
+from comdefend.paper.experiments import run, show
 from comdefend.paper.figures import draw_figure4
 from comdefend.paper.numbers import BITS
 from comdefend.paper.settings import Settings, Shown
@@ -40,6 +40,7 @@ def test_table3_trains_each_number_of_bits_once(
     monkeypatch.setattr(trainings, "trained", lambda *_, **__: pytest.fail("trained again"))
     (again,) = run("table3", settings, output=tmp_path)
     assert again.grids == part.grids
+    assert show("table3", tmp_path) == [again]
 
 
 def test_table4_measures_the_classifier_on_purified_training_images(
@@ -52,6 +53,8 @@ def test_table4_measures_the_classifier_on_purified_training_images(
     assert content["unpurified"]["n"] == 4
     assert part.grids[0].headings == ["lambda", "phi 1", "phi 20"]
     assert [line[0] for line in part.grids[0].lines] == ["0.0001", "0"]
+    assert part.grids[1].lines[2][2] == "91.82"
+    assert part.grids[1].lines[2][-1] == "90.60"  # as the paper averages it
 
 
 def test_the_grid_of_table4_holds_a_rise_and_a_fall_in_both() -> None:
@@ -84,6 +87,7 @@ def test_a_training_that_was_killed_is_gone_on_with(
 def test_figure3_draws_all_parts_twice(settings: Settings, tmp_path: Path) -> None:
     (part,) = run("figure3", settings, output=tmp_path)
     assert [len(line) for line in part.grids[0].lines] == [4, 4, 4]
+    assert show("figure3", tmp_path) == [part]
     root = ElementTree.parse(tmp_path / "figure3.svg").getroot()
     assert root.tag.endswith("svg")
     with Image.open(tmp_path / "figure3.png") as picture:

@@ -136,6 +136,21 @@ def test_a_classifier_is_trained_on_adversarial_images(adversarial: str, tmp_pat
     assert plain.sha256 != hardened.sha256
 
 
+def test_a_classifier_goes_on_from_trained_weights(tmp_path: Path) -> None:
+    recipe = load_recipe(
+        "cifar10-resnet9-smooth",
+        ["data=sample:cifar10", "steps=1", "interval=1", "batch=50", "validation_images=100"],
+    )
+    facts = start(recipe, output=tmp_path / "run", device="cpu")
+    assert facts is not None
+    assert facts.scores["validation_accuracy"] > 0.7
+    other = load_recipe(
+        "cifar10-resnet9-smooth", ["data=sample:cifar10", "classifier.start=fashion-mnist-resnet9"]
+    )
+    with pytest.raises(RequestError, match="'fashion-mnist-resnet9' do not fit their architecture"):
+        start(other, output=tmp_path / "misfit", device="cpu")
+
+
 def test_a_classifier_is_trained_on_purified_images_which_resuming_finds_again(tmp_path: Path) -> None:
     recipe = classifier_recipe("classifier.purifier=jpeg:quality=30")
     whole = start(recipe, output=tmp_path / "whole", device="cpu")

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from comdefend.errors import RequestError
 from comdefend.paper.accuracy import run_table
-from comdefend.paper.figures import figure3, figure4
-from comdefend.paper.numbers import ACCURACY_TABLES
-from comdefend.paper.pages import shown
+from comdefend.paper.figures import figure3, figure4, show_figure3, show_figure4
+from comdefend.paper.numbers import ACCURACY_TABLES, TABLE5
+from comdefend.paper.pages import from_file, shown
 from comdefend.paper.settings import Progress, Settings, Shown
-from comdefend.paper.speed import speed
-from comdefend.paper.trainings import table3, table4
+from comdefend.paper.speed import show_speed, speed
+from comdefend.paper.trainings import show_table3, show_table4, table3, table4
 
 OTHERS: dict[str, Callable[..., Shown]] = {
     "table3": table3, "table4": table4, "figure3": figure3, "figure4": figure4, "speed": speed,
@@ -36,3 +36,16 @@ def run(
     for part in parts:
         (output / f"{part.name}.md").write_text(part.markdown() + "\n")
     return parts
+
+
+def show(name: str, folder: Path) -> list[Shown]:
+    """An experiment that was run before, from its results in `folder`; nothing is run."""
+    readers: dict[str, Callable[[Path], Shown]] = {
+        "table3": show_table3, "table4": show_table4, "figure3": show_figure3, "speed": show_speed,
+    }  # fmt: skip
+    if name in readers:
+        return [readers[name](folder / f"{name}.json")]
+    if name == "figure4":
+        return [show_figure4(from_file(TABLE5, folder / "table5.json")[0], folder)]
+    files = [(table, folder / f"{table.name}.json") for table in ACCURACY_TABLES[name]]
+    return [shown(part, [file]) for table, file in files if file.is_file() for part in from_file(table, file)]

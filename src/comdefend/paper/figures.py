@@ -1,5 +1,6 @@
 """Figures 3 and 4, as SVG and PNG in the paper's arrangement."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -55,35 +56,46 @@ def figure3(settings: Settings, *, output: Path, progress: Progress | None = Non
             entries.append({"part": kind, "steps": stage, "psnr": float(psnr(purified, images).mean())})
             if done == len(stages) - 1:
                 parts[kind] = (code_picture(code), made)
-    figure = _draw_figure3(images, parts, stages)
-    files = _save(figure, output, "figure3")
-    content = {"entries": entries, "images": PICTURES, "seed": settings.seed, **provenance.made()}
+    _save(_draw_figure3(images, parts, stages), output, "figure3")
+    content = {
+        "entries": entries, "images": PICTURES, "data": data.name, "seed": settings.seed, **provenance.made(),
+    }  # fmt: skip
     write_json(output / "figure3.json", content)
+    return show_figure3(output / "figure3.json")
+
+
+def show_figure3(file: Path) -> Shown:
+    """Figure 3 in numbers, from its results file; the pictures lie beside it."""
+    content = json.loads(file.read_text())
+    entries = content["entries"]
     lines = [
-        [
-            f"({kind}) {words}",
-            *(f"{e['psnr']:.2f}" for e in entries if e["part"] == kind),
-        ]
+        [f"({kind}) {words}", *(f"{e['psnr']:.2f}" for e in entries if e["part"] == kind)]
         for kind, (words, _) in KINDS.items()
     ]
-    grid = Grid("Figure 3 in numbers: PSNR in dB", ["", *(f"{s} steps" for s in stages)], lines)
+    stages = sorted({entry["steps"] for entry in entries})
+    grid = Grid("Figure 3 in numbers: PSNR in dB", ["", *(f"{stage} steps" for stage in stages)], lines)
     notes = [
-        f"{PICTURES} test images of {data.name}; shortened trainings of the recipe cifar10. The paper: (c) "
-        "looks like (a), and (b) loses the image.",
+        f"{content['images']} test images of {content['data']}; shortened trainings of the recipe cifar10. "
+        "The paper: (c) looks like (a), and (b) loses the image.",
     ]
-    return Shown("figure3", [grid], notes, [*files, output / "figure3.json"], content)
+    return Shown("figure3", [grid], notes, [*_files(file.parent, "figure3"), file], content)
 
 
 def figure4(settings: Settings, *, output: Path, progress: Progress | None = None) -> Shown:
     """Bars of table 5's ComDefend rows under the four attacks, the undefended classifier dotted."""
     outcome = run_table(TABLE5, settings, output=output, progress=progress)
-    files = _save(draw_figure4(outcome), output, "figure4")
+    _save(draw_figure4(outcome), output, "figure4")
+    return show_figure4(outcome, output)
+
+
+def show_figure4(outcome: Outcome, folder: Path) -> Shown:
+    """What is said beside figure 4, which lies in `folder`."""
     first = outcome.results[0][1]
     notes = [
         f"Drawn from table5.json: {outcome.table.title} here {first.classifier}, gray-box; "
         "one panel for each protocol and use.",
     ]
-    return Shown("figure4", [], notes, files, origin_of(first))
+    return Shown("figure4", [], notes, _files(folder, "figure4"), origin_of(first))
 
 
 def draw_figure4(outcome: Outcome) -> Any:
@@ -171,12 +183,14 @@ def _draw_figure3(images: Tensor, parts: dict[str, tuple[Tensor, list[Tensor]]],
     return figure
 
 
-def _save(figure: Any, output: Path, name: str) -> list[Path]:
-    files = [output / f"{name}.svg", output / f"{name}.png"]
-    for file in files:
+def _files(folder: Path, name: str) -> list[Path]:
+    return [folder / f"{name}.svg", folder / f"{name}.png"]
+
+
+def _save(figure: Any, output: Path, name: str) -> None:
+    for file in _files(output, name):
         # Without a date and with fixed names inside, a figure drawn twice is the same file.
         with pyplot().rc_context({"svg.hashsalt": name}):
             dated = {"Date": None} if file.suffix == ".svg" else None
             figure.savefig(file, dpi=130, metadata=dated)
     pyplot().close(figure)
-    return files

@@ -90,12 +90,18 @@ def origin_of(result: Result) -> dict[str, Any]:
     return {key: getattr(result, key) for key in ("seed", "software", "hardware", "commit")}
 
 
-def from_file(table: AccuracyTable, file: Path) -> Outcome:
-    """What a results file holds of a table, without running anything."""
+def from_file(table: AccuracyTable, file: Path) -> list[Outcome]:
+    """What a results file holds of a table, without running anything: one outcome for the table's own
+    classifiers, and one for each other that was put in their place.
+    """
     results = read_results(file)
-    known = {result.classifier for result in results}
-    own = any(name.startswith(table.classifier) for name in known)
-    settings = Settings(classifier=None if own else next(iter(sorted(known)), None))
+    names = list(dict.fromkeys(result.classifier for result in results))
+    others = [name for name in names if not name.startswith(table.classifier)]
+    own = [None] if len(others) < len(names) else []
+    return [_outcome(table, results, Settings(classifier=name)) for name in [*own, *others]]
+
+
+def _outcome(table: AccuracyTable, results: Sequence[Result], settings: Settings) -> Outcome:
     pairs = [
         (cell, result)
         for cell in cells_of(table, settings)

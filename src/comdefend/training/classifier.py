@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
+from comdefend import zoo
 from comdefend.atomic import replacing
 from comdefend.attacks import BIM, FGSM
 from comdefend.classifiers import build_classifier
@@ -29,7 +30,9 @@ class ClassifierTraining(Training):
 
     With `classifier.purifier` every image, validation images too, is purified once before training.
     With `classifier.adversarial` half of every batch is attacked at the network as it stands (Kurakin
-    et al., "Adversarial machine learning at scale", ICLR 2017, section 3).
+    et al., "Adversarial machine learning at scale", ICLR 2017, section 3). With `classifier.start` training
+    goes on from there: a few epochs make a defended network of a trained one (for adversarial training:
+    Jeddi et al., "A simple fine-tuning is all you need", 2020).
     """
 
     score_name, unit = "accuracy", "%"
@@ -46,6 +49,10 @@ class ClassifierTraining(Training):
             seed=recipe.seed,
             **recipe.classifier.options(),
         )
+        if recipe.classifier.start is not None:
+            _, tensors = zoo.read(recipe.classifier.start, kind="classifier")
+            zoo.fill(self.network, tensors, name=recipe.classifier.start)
+            self.network.train().requires_grad_(True)
         channels_last(self.network)
 
     def architecture(self) -> dict[str, Any]:

@@ -50,10 +50,12 @@ class ClassifierOptions:
     `shift`: images are moved by up to so many pixels, mirrored at the border. `flip`: mirrored left
     to right in every second epoch. `cutout`: side of a grey square put at a random place (0: none).
     `adversarial`: half of every batch is attacked so, at `epsilon` (in units of 1/255). `purifier`: a
-    reference; the network sees purified images only. `widths`, `mirror`: see `ResNet9`.
+    reference; the network sees purified images only. `widths`, `mirror`: see `ResNet9`. `start`:
+    trained weights of the same architecture to begin with, by zoo name or path; otherwise random ones.
     """
 
     architecture: str = "resnet9"
+    start: str | None = None
     label_smoothing: float = 0.0
     shift: int = 0
     flip: bool = False
