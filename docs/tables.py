@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,16 @@ from comdefend import zoo
 from comdefend.evaluation import read_results
 from comdefend.evaluation.tables import caption, label, percent, rows
 from comdefend.evaluation.tables import defences as names_of_defences
+from comdefend.paper import EXPERIMENTS
+from comdefend.paper.experiments import show
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+PAPER = RESULTS / "paper"
+"""What `comdefend reproduce ... --output docs/results/paper` left."""
+PAGES = (
+    ROOT / "README.md", ROOT / "docs" / "results.md", *sorted((ROOT / "docs" / "paper").glob("*.md")),
+)  # fmt: skip
 
 _PLACE = re.compile(r"(<!-- tables: (?P<names>[\w -]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -105,6 +112,11 @@ def zoo_table() -> str:
     return "\n".join(lines)
 
 
+def experiment(name: str) -> str:
+    """An experiment of the paper: ours beside its numbers."""
+    return "\n\n".join(part.markdown() for part in show(name, PAPER))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "reconstruction": reconstruction,
     "gray-box": gray_box,
@@ -112,6 +124,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shipped-cifar10": lambda: _accuracies("shipped-cifar10"),
     "shipped-fashion-mnist": lambda: _accuracies("shipped-fashion-mnist"),
     "zoo": zoo_table,
+    **{name: partial(experiment, name) for name in EXPERIMENTS},
 }
 
 

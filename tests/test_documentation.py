@@ -14,7 +14,10 @@ from comdefend.cli import main
 from tests.conftest import ROOT, TinyClassifier
 
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "paper").glob("*.md")),
+]  # fmt: skip
 
 
 def commands() -> list[str]:
@@ -94,7 +97,7 @@ def test_tables_are_those_of_the_results_files() -> None:
 
 
 def test_results_files_say_where_their_numbers_come_from() -> None:
-    files = sorted((ROOT / "docs" / "results").glob("*.json"))
+    files = sorted((ROOT / "docs" / "results").rglob("*.json"))
     assert files
     for path in files:
         content = json.loads(path.read_text())
