@@ -94,14 +94,15 @@ SCORES: dict[Kind, Callable[[nn.Module, zoo.Facts, ImageSet], dict[str, Any]]] =
 }
 
 
-def ship(run: Path) -> zoo.Facts:
+def ship(run: Path, made: dict[str, Any]) -> zoo.Facts:
+    """One run's weights into the package; `made` says where the scores come from."""
     source = run / "weights.safetensors"
     known = zoo.Facts(**json.loads((run / "weights.json").read_text()))
     data = load_data(known.data, split="test")
     facts, tensors = zoo.read(str(source), kind=known.kind)
     network = zoo.fill(NETWORKS[known.kind](known.architecture), tensors, name=known.name)
     scores = SCORES[known.kind](network, known, data)
-    scores["measured"] = {"seed": 0, **provenance.made()}
+    scores["measured"] = {"seed": 0, **made}
     return zoo.write(network, replace(facts, scores=scores, sha256=""), WEIGHTS / f"{known.name}.safetensors")
 
 
@@ -119,5 +120,6 @@ def _parts(rows: list[int]) -> list[list[int]]:
 
 
 if __name__ == "__main__":
+    made = provenance.made()  # before the first weights change the checkout
     for folder in sys.argv[1:]:
-        print(json.dumps(asdict(ship(Path(folder)))["scores"]))
+        print(json.dumps(asdict(ship(Path(folder), made))["scores"]))
