@@ -14,7 +14,7 @@ from torch.nn import functional
 from comdefend import load_purifier
 from comdefend.attacks import find_attack, fooled
 from comdefend.classifiers import load_classifier
-from comdefend.data import ImageSet
+from comdefend.data import ImageSet, load_data
 from comdefend.errors import RequestError
 from comdefend.purifiers import (
     JPEG,
@@ -72,16 +72,29 @@ def test_its_surrogate_is_near_and_passes_gradients(defence: Purifier, sample: I
     assert float((gradient != 0).float().mean()) > 0.5
 
 
-@EACH
-def test_it_turns_some_minimal_adversarial_images_back(defence: Purifier, sample: ImageSet) -> None:
-    classifier = load_classifier("cifar10-resnet9")
-    images, labels = sample.images(range(60)), sample.labels(range(60))
+@pytest.fixture(scope="module")
+def turned() -> tuple[nn.Module, Tensor, Tensor]:
+    """A shipped classifier, the smallest DeepFool perturbations that fool it, and the true labels."""
+    classifier = load_classifier("cifar10-resnet9-plain")
+    data = load_data("sample:cifar10")
+    images, labels = data.images(range(60)), data.labels(range(60))
     attack = find_attack("deepfool", "minimal")
     assert attack is not None
     adversarial = attack(classifier, images, labels, epsilon=8 / 255)
-    turned = fooled(classifier, adversarial, labels) & ~fooled(classifier, images, labels)
-    assert int(turned.sum()) > 30
-    still = fooled(classifier, defence(adversarial[turned]), labels[turned])
+    rows = fooled(classifier, adversarial, labels) & ~fooled(classifier, images, labels)
+    return classifier, adversarial[rows], labels[rows]
+
+
+@pytest.mark.parametrize(
+    "reference", ["comdefend", "feature-squeezing", "gaussian", "jpeg", "resize-pad", "tv"]
+)
+def test_it_turns_minimal_adversarial_images_back(
+    reference: str, turned: tuple[nn.Module, Tensor, Tensor]
+) -> None:
+    classifier, adversarial, labels = turned
+    assert len(labels) > 30
+    defence = load_purifier(reference, channels=3, data="cifar10")
+    still = fooled(classifier, defence(adversarial), labels)
     assert float(still.float().mean()) < 0.6
 
 
