@@ -121,6 +121,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "reconstruction": reconstruction,
     "gray-box": gray_box,
     "third-party-cifar10": lambda: _accuracies("third-party-cifar10"),
+    "first-cifar10": lambda: _accuracies("first-cifar10"),
     "shipped-cifar10": lambda: _accuracies("shipped-cifar10"),
     "shipped-fashion-mnist": lambda: _accuracies("shipped-fashion-mnist"),
     "zoo": zoo_table,

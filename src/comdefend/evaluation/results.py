@@ -87,7 +87,10 @@ def wilson(correct: int, n: int, *, z: float = Z95) -> tuple[float, float]:
     centre = share + z * z / (2 * n)
     spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return (max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale))
+    # At both ends the bound is the end itself; rounding would put it a hair inside.
+    low = 0.0 if correct == 0 else (centre - spread) / scale
+    high = 1.0 if correct == n else (centre + spread) / scale
+    return (low, high)
 
 
 def write_results(path: Path, results: Sequence[Result]) -> None:
