@@ -107,7 +107,7 @@ def test_a_grey_purifier_is_trained_for_grey_data(tmp_path: Path) -> None:
 
 def test_a_classifier_is_trained_and_loads_by_path(tmp_path: Path) -> None:
     recipe = load_recipe(
-        "cifar10-resnet9",
+        "cifar10-resnet9-plain",
         [
             "data=sample:cifar10", "epochs=2", "interval=10", "batch=100", "validation_images=50",
             "classifier.cutout=8",
@@ -122,7 +122,7 @@ def test_a_classifier_is_trained_and_loads_by_path(tmp_path: Path) -> None:
 
 def classifier_recipe(*overrides: str) -> Recipe:
     settings = ["data=sample:cifar10", "epochs=1", "interval=2", "batch=250", "validation_images=20"]
-    return load_recipe("cifar10-resnet9", [*settings, *overrides])
+    return load_recipe("cifar10-resnet9-plain", [*settings, *overrides])
 
 
 @pytest.mark.parametrize("adversarial", ["fgsm", "bim"])
@@ -186,7 +186,7 @@ def test_a_denoiser_is_guided_by_a_classifier(tmp_path: Path) -> None:
     recipe = load_recipe(
         "cifar10-hgd",
         [
-            "data=sample:cifar10", "denoiser.widths=[4,6]", "denoiser.classifier=cifar10-resnet9",
+            "data=sample:cifar10", "denoiser.widths=[4,6]", "denoiser.classifier=cifar10-resnet9-plain",
             "epochs=1", "interval=30", "batch=25",
             "validation_images=20",
         ],
