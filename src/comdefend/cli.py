@@ -394,12 +394,14 @@ def _show_grids(part: Any) -> None:
 
     console = Console()
     for grid in part.grids:
-        table = Table(title=grid.title)
-        for heading in grid.headings:
-            table.add_column(heading)
-        for line in grid.lines:
-            table.add_row(*line)
-        console.print(table)
+        console.print(grid.title, style="italic", highlight=False, markup=False)
+        for piece in grid.pieces(console.width):
+            table = Table()
+            for heading in piece.headings:
+                table.add_column(heading)
+            for line in piece.lines:
+                table.add_row(*line)
+            console.print(table)
     for line in part.notes:
         console.print(line, style="dim", highlight=False, markup=False)
 

@@ -35,7 +35,7 @@ def grids(outcome: Outcome) -> list[Grid]:
                 continue
             lines.append([row.when, row.defence, "ours", *_ours(outcome, row, protocol, columns)])
             lines.append(["", "", "paper", *_papers(table, row, columns)])
-        made.append(Grid(f"{table.title}, {protocol}: {PROTOCOL_WORDS[protocol]}", headings, lines))
+        made.append(Grid(f"{table.title}, {protocol}: {PROTOCOL_WORDS[protocol]}", headings, lines, key=3))
     return made
 
 

@@ -1,6 +1,6 @@
 """What may differ between two runs of an experiment, and what an experiment shows at its end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,33 @@ class Settings:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table for people."""
+    """A table for people. Its first `key` columns name a line."""
 
     title: str
     headings: list[str]
     lines: list[list[str]]
+    key: int = 1
+
+    def pieces(self, width: int) -> Iterator["Grid"]:
+        """The same table as several, one below the other, none wider than `width` characters where its
+        cells allow: each has the key, and as many of the other columns as fit.
+        """
+        columns = list(zip(self.headings, *self.lines, strict=True))
+        # A cell is padded by a blank on both sides and has a border.
+        wide = [max(map(len, column)) + 3 for column in columns]
+        room = width - 1 - sum(wide[: self.key])
+        taken: list[int] = []
+        for index in range(self.key, len(columns)):
+            if taken and sum(wide[k] for k in [*taken, index]) > room:
+                yield self._piece(taken)
+                taken = []
+            taken.append(index)
+        yield self._piece(taken)
+
+    def _piece(self, others: list[int]) -> "Grid":
+        kept = [*range(self.key), *others]
+        lines = [[line[k] for k in kept] for line in self.lines]
+        return Grid(self.title, [self.headings[k] for k in kept], lines, self.key)
 
 
 @dataclass(frozen=True)
