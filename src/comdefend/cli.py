@@ -105,7 +105,8 @@ def purify(
             progress=lambda done: progress(done, len(jobs), ""),
         )
     for source, reason in outcome.failures:
-        screen.print(f"{source}: {reason}", style="red", highlight=False, markup=False, soft_wrap=True)
+        line = reason if source in reason else f"{source}: {reason}"
+        screen.print(line, style="red", highlight=False, markup=False, soft_wrap=True)
     if json_:
         print(json.dumps(asdict(outcome)))
     else:

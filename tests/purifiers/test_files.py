@@ -136,7 +136,7 @@ def test_existing_outputs_stop_a_batch_before_it_starts_or_are_skipped(
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "2.png").write_bytes(b"mine")
     jobs = plan([str(tmp_path / "in")], str(tmp_path / "out"))
-    with pytest.raises(RequestError, match=r"2\.png' exist already; --overwrite"):
+    with pytest.raises(RequestError, match=r"2\.png' exists already; --overwrite"):
         run(jobs, tiny_purifier)
     assert len(list((tmp_path / "out").iterdir())) == 1
     outcome = run(jobs, tiny_purifier, skip_existing=True)

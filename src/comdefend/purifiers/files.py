@@ -133,9 +133,9 @@ def run(
     if not overwrite and not skip_existing:
         taken = [job.target for job in jobs if job.target is not None and job.target.exists()]
         if taken:
-            others = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
+            rest = f" and {len(taken) - 1} more exist" if len(taken) > 1 else " exists"
             raise RequestError(
-                f"{str(taken[0])!r}{others} exist already; --overwrite replaces, --resume skips them"
+                f"{str(taken[0])!r}{rest} already; --overwrite replaces what is there, --resume skips it"
             )
     outcome = Outcome()
     for number, job in enumerate(jobs, start=1):
