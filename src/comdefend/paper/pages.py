@@ -108,7 +108,7 @@ def _outcome(table: AccuracyTable, results: Sequence[Result], settings: Settings
         if (result := next((r for r in results if cell.fits(r)), None)) is not None
     ]
     there = {cell.row for cell, _ in pairs}
-    missing = {row: "its weights are not there" for row in table.rows if row not in there}
+    missing = {row: "no results yet" for row in table.rows if row not in there}
     return Outcome(table, pairs, missing)
 
 
