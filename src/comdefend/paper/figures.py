@@ -95,7 +95,7 @@ def show_figure4(outcome: Outcome, folder: Path) -> Shown:
         f"Drawn from table5.json: {outcome.table.title} here {first.classifier}, gray-box; "
         "one panel for each protocol and use.",
     ]
-    return Shown("figure4", [], notes, _files(folder, "figure4"), origin_of(first))
+    return Shown("figure4", [], notes, _files(folder, "figure4"), origin_of([r for _, r in outcome.results]))
 
 
 def draw_figure4(outcome: Outcome) -> Any:

@@ -80,14 +80,16 @@ def shown(outcome: Outcome, files: Sequence[Path] = ()) -> Shown:
         grids(outcome),
         notes(outcome),
         list(files),
-        origin_of(outcome.results[0][1]),
+        origin_of([result for _, result in outcome.results]),
         differences(outcome),
     )
 
 
-def origin_of(result: Result) -> dict[str, Any]:
-    """Where a result comes from, as files of results say it."""
-    return {key: getattr(result, key) for key in ("seed", "software", "hardware", "commit")}
+def origin_of(results: Sequence[Result]) -> dict[str, Any]:
+    """Where results come from, as files of results say it; a table run in parts has several commits."""
+    origin = {key: getattr(results[0], key) for key in ("seed", "software", "hardware")}
+    commits = dict.fromkeys(result.commit or "unknown" for result in results)
+    return {**origin, "commit": ", ".join(commits)}
 
 
 def from_file(table: AccuracyTable, file: Path) -> list[Outcome]:
