@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from comdefend.attacks import DeepFool, Goal
 from comdefend.data import ImageSet
 from comdefend.errors import RequestError
 from comdefend.evaluation import Report, evaluate, read_results
@@ -117,6 +118,29 @@ def test_a_cell_asked_for_twice_is_counted_once(sample: ImageSet) -> None:
         attacks=["fgsm", "fgsm"], epsilons=[0.1, 0.1], protocols=["fixed"], limit=6,
     )  # fmt: skip
     assert [(r.attack, r.defence, r.n) for r in made.results] == [("none", "none", 6), ("fgsm", "none", 6)]
+
+
+def test_one_search_serves_all_budgets_of_deepfool(sample: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    searches = []
+    search = DeepFool.search
+
+    def counted(self: DeepFool, model: nn.Module, images: Tensor, goal: Goal) -> Tensor:
+        searches.append(len(images))
+        return search(self, model, images, goal)
+
+    monkeypatch.setattr(DeepFool, "search", counted)
+
+    def correct(*epsilons: float) -> list[int]:
+        made = evaluate(
+            "cifar10-resnet9-plain", Identity(), data=sample, attacks=["deepfool"],
+            epsilons=epsilons, limit=12, batch=7, clean=False,
+        )  # fmt: skip
+        return [r.correct for r in made.results]
+
+    together = correct(0.25 / 255, 1 / 255, 8 / 255)
+    assert searches == [7, 5]
+    assert together == [n for e in (0.25, 1, 8) for n in correct(e / 255)]
+    assert together[0] > together[-1]
 
 
 def test_a_stochastic_defence_repeats_itself_under_one_seed(sample: ImageSet) -> None:

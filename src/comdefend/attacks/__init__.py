@@ -2,7 +2,17 @@
 
 from difflib import get_close_matches
 
-from comdefend.attacks.base import PROTOCOLS, Attack, Goal, Norm, Protocol, check_budget, distance, fooled
+from comdefend.attacks.base import (
+    PROTOCOLS,
+    Attack,
+    BudgetFree,
+    Goal,
+    Norm,
+    Protocol,
+    check_budget,
+    distance,
+    fooled,
+)
 from comdefend.attacks.carlini_wagner import CarliniWagner
 from comdefend.attacks.deepfool import DeepFool, DeepFoolL2
 from comdefend.attacks.fgsm import FGSM, MinimalFGSM
@@ -17,6 +27,7 @@ __all__ = [
     "PGD",
     "PROTOCOLS",
     "Attack",
+    "BudgetFree",
     "CarliniWagner",
     "DeepFool",
     "DeepFoolL2",

@@ -83,14 +83,47 @@ class Attack(ABC):
         Raises `RequestError` for targets that the attack cannot aim at or that are the labels
         themselves, and `WorkError` where the attack breaks its own promise.
         """
+        return self._checked(images, self.run(model, images, self.goal(labels, targets), epsilon), epsilon)
+
+    def goal(self, labels: Tensor, targets: Tensor | None = None) -> Goal:
+        """What the attack is after, refused where it cannot aim at it."""
         if targets is not None:
             if not self.targeted:
                 raise RequestError(f"attack {self.name} has no targeted form")
             if targets.shape != labels.shape or bool((targets == labels).any()):
                 raise RequestError("targets must be one class for each image, none of them its label")
-        adversarial = self.run(model, images, Goal(labels, targets), epsilon).detach()
+        return Goal(labels, targets)
+
+    def _checked(self, images: Tensor, adversarial: Tensor, epsilon: float | None) -> Tensor:
+        adversarial = adversarial.detach()
         check_budget(images, adversarial, epsilon=epsilon, norm=self.norm, attack=self.name)
         return adversarial.clamp(0, 1)
+
+
+class BudgetFree(Attack):
+    """An attack whose search knows no budget: what it found is cut to any afterwards, so that one search
+    serves several budgets.
+    """
+
+    @abstractmethod
+    def search(self, model: nn.Module, images: Tensor, goal: Goal) -> Tensor:
+        """Images that reach the goal, however far they are from the originals."""
+
+    @abstractmethod
+    def cut(self, images: Tensor, found: Tensor, epsilon: float) -> Tensor:
+        """What was found, moved towards the images until it is within epsilon."""
+
+    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
+        return self.within(model, images, self.search(model, images, goal), goal, epsilon)
+
+    def within(
+        self, model: nn.Module, images: Tensor, found: Tensor, goal: Goal, epsilon: float | None
+    ) -> Tensor:
+        """What `search` found, cut to epsilon where it reaches the goal even so; elsewhere the image."""
+        if epsilon is not None:
+            found = self.cut(images, found, epsilon)
+        kept = keep_what_works(model, images, found, goal, epsilon=epsilon, norm=self.norm)
+        return self._checked(images, kept, epsilon)
 
 
 def distance(images: Tensor, others: Tensor, norm: Norm) -> Tensor:

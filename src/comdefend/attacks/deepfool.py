@@ -7,18 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from comdefend.attacks.base import (
-    Attack,
+    BudgetFree,
     Goal,
     Norm,
     distance,
     foolbox_criterion,
     foolbox_model,
-    keep_what_works,
 )
 
 
 @dataclass(frozen=True)
-class DeepFool(Attack):
+class DeepFool(BudgetFree):
     """DeepFool under L-infinity. Minimal by nature: it stops as soon as the model is fooled.
 
     Where it needs more than epsilon, its perturbation is cut to epsilon and kept if that still
@@ -34,7 +33,7 @@ class DeepFool(Attack):
     overshoot: float = 0.02
     candidates: int = 10
 
-    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
+    def search(self, model: nn.Module, images: Tensor, goal: Goal) -> Tensor:
         wrapped = foolbox_model(model, images)
         from foolbox.attacks import L2DeepFoolAttack, LinfDeepFoolAttack
 
@@ -44,12 +43,9 @@ class DeepFool(Attack):
             classes = model(images[:1]).shape[1]
         attack = kind(steps=self.steps, overshoot=self.overshoot, candidates=min(self.candidates, classes))
         found: Tensor = attack.run(wrapped, images, foolbox_criterion(goal))
-        found = torch.where(torch.isfinite(found), found, images).clamp(0, 1)
-        if epsilon is not None:
-            found = self._cut(images, found, epsilon)
-        return keep_what_works(model, images, found, goal, epsilon=epsilon, norm=self.norm)
+        return torch.where(torch.isfinite(found), found, images).clamp(0, 1)
 
-    def _cut(self, images: Tensor, found: Tensor, epsilon: float) -> Tensor:
+    def cut(self, images: Tensor, found: Tensor, epsilon: float) -> Tensor:
         return (images + (found - images).clamp(-epsilon, epsilon)).clamp(0, 1)
 
 
@@ -60,6 +56,6 @@ class DeepFoolL2(DeepFool):
     name = "deepfool-l2"
     norm = "l2"
 
-    def _cut(self, images: Tensor, found: Tensor, epsilon: float) -> Tensor:
+    def cut(self, images: Tensor, found: Tensor, epsilon: float) -> Tensor:
         length = distance(images, found, "l2").clamp_min(1e-12)
         return images + (found - images) * (epsilon / length).clamp_max(1)[:, None, None, None]

@@ -18,6 +18,7 @@ from comdefend.classifiers.resnet import (
 )
 from comdefend.errors import RequestError
 from comdefend.factory import is_factory, load_factory
+from comdefend.model import channels_last
 
 __all__ = ["ARCHITECTURES", "build_classifier", "check_classifier", "load_classifier"]
 
@@ -63,7 +64,8 @@ def load_classifier(reference: str) -> nn.Module:
         network = build_classifier(**known.architecture)
     except TypeError as error:
         raise RequestError(f"weights {reference!r} have an impossible architecture: {error}") from error
-    return zoo.fill(network, tensors, name=reference)
+    # Half again as fast for the gradients that attacks need.
+    return channels_last(zoo.fill(network, tensors, name=reference))
 
 
 def check_classifier(classifier: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, name: str) -> int:

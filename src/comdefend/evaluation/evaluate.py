@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from comdefend import provenance
-from comdefend.attacks import PROTOCOLS, Attack, Protocol, check_protocol, distance, find_attack
+from comdefend.attacks import PROTOCOLS, Attack, BudgetFree, Protocol, check_protocol, distance, find_attack
 from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import ImageSet, load_data
 from comdefend.device import find_device
@@ -163,6 +163,7 @@ class _Judge:
         self, network: nn.Module, defences: dict[str, nn.Module], *, seed: int, examples: int
     ) -> None:
         self.network, self.defences, self.seed, self.examples = network, defences, seed, examples
+        self.searched: tuple[tuple[Attack, int], Tensor] | None = None
 
     def situation(self, cell: _Cell | None) -> _Situation:
         return _Situation(cell, dict.fromkeys(self.defences, 0))
@@ -232,7 +233,13 @@ class _Judge:
     def _attack(self, cell: _Cell, clean: Tensor, truth: Tensor, start: int) -> Tensor:
         with torch.random.fork_rng():
             torch.manual_seed(self.seed + start)
-            return cell.attack(self.network, clean, truth, epsilon=cell.threat_model.epsilon)
+            attack, epsilon = cell.attack, cell.threat_model.epsilon
+            if not isinstance(attack, BudgetFree):
+                return attack(self.network, clean, truth, epsilon=epsilon)
+            goal = attack.goal(truth)
+            if self.searched is None or self.searched[0] != (attack, start):
+                self.searched = ((attack, start), attack.search(self.network, clean, goal))
+            return attack.within(self.network, clean, self.searched[1], goal, epsilon)
 
     def _purify(self, name: str, images: Tensor, start: int) -> Tensor:
         with torch.random.fork_rng(), torch.no_grad():

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from comdefend import zoo
-from comdefend.attacks import Attack, Protocol, check_protocol, find_attack
+from comdefend.attacks import Attack, BudgetFree, Protocol, check_protocol, find_attack
 from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import ImageSet, load_data
 from comdefend.errors import RequestError
@@ -87,13 +87,7 @@ def run_table(
         found = next((r for r in known if cell.fits(r) and r.fingerprint == print_), None)
         if found is not None:
             done[cell] = found
-    # All purifiers of one classifier are tried on the same adversarial images.
-    groups: dict[tuple[str, str, Protocol | None, int | None, int], list[Cell]] = {}
-    for cell in cells:
-        if cell not in done:
-            key = (cell.classifier, cell.attack, cell.protocol, cell.epsilon, cell.limit)
-            groups.setdefault(key, []).append(cell)
-    for group in groups.values():
+    for group in _groups([cell for cell in cells if cell not in done]):
         if progress:
             first = group[0]
             progress(len(done), len(cells), f"{first.classifier} {first.attack} {first.protocol or ''}")
@@ -120,6 +114,19 @@ def cells_of(table: AccuracyTable, settings: Settings) -> Iterator[Cell]:
                     budgets = table.epsilons_of(attack) if found.norm == "linf" else (None,)
                     for epsilon in budgets:
                         yield cell(attack, protocol, epsilon)
+
+
+def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells that are run together: all purifiers of one classifier are tried on the same adversarial
+    images, and all budgets of an attack that searches once for all of them.
+    """
+    groups: dict[tuple[str, str, Protocol | None, int | None, int], list[Cell]] = {}
+    for cell in cells:
+        attack = find_attack(cell.attack, cell.protocol) if cell.protocol else None
+        budget = None if isinstance(attack, BudgetFree) else cell.epsilon
+        key = (cell.classifier, cell.attack, cell.protocol, budget, cell.limit)
+        groups.setdefault(key, []).append(cell)
+    return list(groups.values())
 
 
 def _cell(
@@ -175,7 +182,7 @@ class _Laboratory:
             {cell.row.purifier: self.purifiers[cell.row.purifier] for cell in group},
             data=self.data,
             attacks=[first.attack],
-            epsilons=[(first.epsilon or 8) / 255],
+            epsilons=sorted({(cell.epsilon or 8) / 255 for cell in group}),
             protocols=[first.protocol or "minimal"],
             limit=first.limit,
             seed=self.settings.seed,

@@ -48,10 +48,9 @@ def differences(outcome: Outcome, *, above: float = 5) -> list[str]:
             name = NAMES.get(cell.attack, "clean")
             budget = f" {cell.epsilon}" if cell.epsilon is not None else ""
             kind = f", {cell.protocol}" if cell.protocol else ""
-            found.append(
-                f"{cell.row.when} {cell.row.defence}, {name}{budget}{kind}: "
-                f"{100 * result.accuracy:.0f} for {paper:g}"
-            )
+            row = cell.row
+            who = "undefended" if row.defence == "none" else f"{row.defence} ({row.when})"
+            found.append(f"{who}, {name}{budget}{kind}: {100 * result.accuracy:.0f} for {paper:g}")
     return found
 
 
