@@ -171,4 +171,4 @@ def test_unknown_attacks_name_the_nearest() -> None:
     with pytest.raises(RequestError, match="did you mean fgsm"):
         find_attack("fgms", "fixed")
     assert find_attack("deepfool", "fixed") is None
-    assert attack_names() == ["fgsm", "bim", "pgd", "mi-fgsm", "deepfool", "deepfool-l2", "cw"]
+    assert attack_names() == ["fgsm", "bim", "pgd", "pgd-l2", "mi-fgsm", "deepfool", "deepfool-l2", "cw"]

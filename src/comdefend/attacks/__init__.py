@@ -16,7 +16,7 @@ from comdefend.attacks.base import (
 from comdefend.attacks.carlini_wagner import CarliniWagner
 from comdefend.attacks.deepfool import DeepFool, DeepFoolL2
 from comdefend.attacks.fgsm import FGSM, MinimalFGSM
-from comdefend.attacks.iterative import BIM, MIFGSM, PGD, MinimalBIM, MinimalMIFGSM, MinimalPGD
+from comdefend.attacks.iterative import BIM, MIFGSM, PGD, PGDL2, MinimalBIM, MinimalMIFGSM, MinimalPGD
 from comdefend.errors import RequestError
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "FGSM",
     "MIFGSM",
     "PGD",
+    "PGDL2",
     "PROTOCOLS",
     "Attack",
     "BudgetFree",
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 ATTACKS: tuple[Attack, ...] = (
-    FGSM(), BIM(), PGD(), MIFGSM(),
+    FGSM(), BIM(), PGD(), PGDL2(), MIFGSM(),
     MinimalFGSM(), MinimalBIM(), MinimalPGD(), MinimalMIFGSM(),
     DeepFool(), DeepFoolL2(), CarliniWagner(),
 )  # fmt: skip

@@ -14,6 +14,8 @@ from comdefend.errors import MissingExtraError, RequestError, WorkError
 Norm = Literal["linf", "l2"]
 Protocol = Literal["fixed", "minimal"]
 
+LossName = Literal["cross-entropy", "margin", "dlr"]
+
 PROTOCOLS: tuple[Protocol, ...] = ("fixed", "minimal")
 
 SLACK = 1e-5
@@ -30,15 +32,31 @@ class Goal:
     def reached(self, model: nn.Module, images: Tensor) -> Tensor:
         """Which images the model takes for what the attack wants, N booleans."""
         with torch.no_grad():
-            predicted = model(images).argmax(1)
-        reached: Tensor = predicted != self.labels if self.targets is None else predicted == self.targets
-        return reached
+            return self.reached_by(model(images))
 
-    def loss(self, logits: Tensor) -> Tensor:
-        """What the attack raises, N: the label's cross-entropy, or the target's with its sign turned."""
-        if self.targets is None:
-            return functional.cross_entropy(logits, self.labels, reduction="none")
-        return -functional.cross_entropy(logits, self.targets, reduction="none")
+    def reached_by(self, logits: Tensor) -> Tensor:
+        """Which of the images with these logits are what the attack wants, N booleans."""
+        predicted = logits.argmax(1)
+        return predicted != self.labels if self.targets is None else predicted == self.targets
+
+    def loss(self, logits: Tensor, kind: LossName = "cross-entropy") -> Tensor:
+        """What the attack raises, N.
+
+        "cross-entropy": the label's, or the target's with its sign turned. "margin": by how much the
+        largest other logit exceeds the label's, or the target's the largest other (Carlini & Wagner,
+        2017). "dlr": the margin over the distance of the first logit to the third, so that no scale of
+        the logits can hide it (Croce & Hein, 2020, Eq. 6; of two classes, the margin alone).
+        """
+        aim = self.labels if self.targets is None else self.targets
+        towards = 1.0 if self.targets is None else -1.0
+        if kind == "cross-entropy":
+            return towards * functional.cross_entropy(logits, aim, reduction="none")
+        own = functional.one_hot(aim, logits.shape[1]).bool()
+        margin = towards * (logits.masked_fill(own, -torch.inf).amax(1) - logits[own])
+        if kind == "margin" or logits.shape[1] < 3:
+            return margin
+        first, _, third = logits.topk(3).values.unbind(1)
+        return margin / (first - third + 1e-12)
 
     def rows(self, rows: Tensor) -> "Goal":
         """The same goal for some of the images."""

@@ -18,7 +18,7 @@ class FGSM(Attack):
 
     def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
         budget = 1.0 if epsilon is None else epsilon
-        return (images + budget * gradient(model, images, goal).sign()).clamp(0, 1)
+        return (images + budget * gradient(model, images, goal)[0].sign()).clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class MinimalFGSM(Attack):
     def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
         most = 1.0 if epsilon is None else epsilon
         # The gradient is that of the clean image at every length, so one direction serves all.
-        direction = gradient(model, images, goal).sign()
+        direction = gradient(model, images, goal)[0].sign()
         return search_smallest(
             lambda rows, budget: (images[rows] + budget * direction[rows]).clamp(0, 1),
             model, images, goal, [most * k / self.steps for k in range(1, self.steps + 1)],

@@ -1,13 +1,13 @@
 """BIM, PGD and MI-FGSM: many small steps along the sign of the gradient, each projected to the budget."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from comdefend.attacks.base import Attack, Goal, Protocol, search_smallest
+from comdefend.attacks.base import Attack, Goal, LossName, Norm, Protocol, search_smallest
 
 DEFAULT_BUDGET = 0.3
 """What an iterative attack without a budget gets, as in Foolbox 1.x."""
@@ -26,45 +26,56 @@ class BIM(Attack):
 
     steps: int = 10
     step: float = 0.2
+    early: bool = field(default=False, repr=False)
 
     def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
         budget = DEFAULT_BUDGET if epsilon is None else epsilon
-        return ascend(model, images, goal, budget, steps=self.steps, step=self.step)
+        return ascend(model, images, goal, budget, steps=self.steps, step=self.step, early=self.early)
 
 
 @dataclass(frozen=True)
 class PGD(Attack):
     """Projected gradient descent (Madry et al., 2018): BIM from a random point of the budget.
 
-    With `restarts` above 1, images that are not fooled are tried again from another point. Random
-    numbers are those of torch's global generator.
+    With `restarts` above 1, images that are not fooled are tried again from another point; the restarts
+    take turns with the `losses` (see `Goal.loss`). Random numbers are those of torch's global generator.
     """
 
     name = "pgd"
-    norm = "linf"
+    norm: ClassVar[Norm] = "linf"
     protocol: ClassVar[Protocol] = "fixed"
 
     steps: int = 20
     step: float = 0.125
     restarts: int = 1
+    losses: tuple[LossName, ...] = ("cross-entropy",)
+    early: bool = field(default=False, repr=False)
 
     def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
         budget = DEFAULT_BUDGET if epsilon is None else epsilon
 
-        def attempt(rows: Tensor) -> Tensor:
-            start = images[rows] + budget * (2 * torch.rand_like(images[rows]) - 1)
+        def attempt(rows: Tensor, loss: LossName) -> Tensor:
             return ascend(
                 model, images[rows], goal.rows(rows), budget,
-                steps=self.steps, step=self.step, start=start.clamp(0, 1),
+                steps=self.steps, step=self.step, norm=self.norm, loss=loss, early=self.early,
+                start=random_start(images[rows], budget, self.norm),
             )  # fmt: skip
 
-        result = attempt(torch.arange(len(images), device=images.device))
-        for _ in range(self.restarts - 1):
+        result = attempt(torch.arange(len(images), device=images.device), self.losses[0])
+        for restart in range(1, self.restarts):
             unsolved = torch.nonzero(~goal.reached(model, result))[:, 0]
             if len(unsolved) == 0:
                 break
-            result[unsolved] = attempt(unsolved)
+            result[unsolved] = attempt(unsolved, self.losses[restart % len(self.losses)])
         return result
+
+
+@dataclass(frozen=True)
+class PGDL2(PGD):
+    """PGD under L2: steps along the gradient, from a random point of the ball."""
+
+    name = "pgd-l2"
+    norm = "l2"
 
 
 @dataclass(frozen=True)
@@ -81,10 +92,14 @@ class MIFGSM(Attack):
 
     steps: int = 10
     decay: float = 1.0
+    early: bool = field(default=False, repr=False)
 
     def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
         budget = DEFAULT_BUDGET if epsilon is None else epsilon
-        return ascend(model, images, goal, budget, steps=self.steps, step=1 / self.steps, momentum=self.decay)
+        return ascend(
+            model, images, goal, budget,
+            steps=self.steps, step=1 / self.steps, momentum=self.decay, early=self.early,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -123,13 +138,17 @@ class MinimalMIFGSM(MIFGSM):
         return rising(super().run, self.budgets, model, images, goal, epsilon)
 
 
-def gradient(model: nn.Module, images: Tensor, goal: Goal) -> Tensor:
-    """The gradient of the goal's loss at the images: the direction in which each nears its goal."""
+def gradient(
+    model: nn.Module, images: Tensor, goal: Goal, loss: LossName = "cross-entropy"
+) -> tuple[Tensor, Tensor]:
+    """The gradient of the goal's loss at the images, the direction in which each nears its goal; and the
+    logits there.
+    """
     at = images.detach().clone().requires_grad_(True)
     with torch.enable_grad():
-        loss = goal.loss(model(at)).sum()
-    found: Tensor = torch.autograd.grad(loss, at)[0]
-    return found
+        logits = model(at)
+        total = goal.loss(logits, loss).sum()
+    return torch.autograd.grad(total, at)[0], logits.detach()
 
 
 def ascend(
@@ -140,25 +159,61 @@ def ascend(
     *,
     steps: int,
     step: float,
+    norm: Norm = "linf",
+    loss: LossName = "cross-entropy",
     momentum: float | None = None,
     start: Tensor | None = None,
+    early: bool = False,
 ) -> Tensor:
-    """`steps` steps of `step * epsilon` along the sign of the gradient, from `start` or the images.
+    """`steps` steps of `step * epsilon` along the gradient, from `start` or the images.
 
-    After each the result is within `epsilon` of the images and in [0, 1]. With `momentum` the sign is
-    that of a sum of gradients, each of L1 norm 1, the sum multiplied by `momentum` at each step.
+    After each the result is within `epsilon` of the images and in [0, 1]. L-infinity steps are along
+    the gradient's sign, L2 steps along the gradient itself. With `momentum` the direction is
+    a sum of gradients, each of L1 norm 1, the sum multiplied by `momentum` at each step. With `early`
+    an image stays where it first reached the goal.
     """
-    low, high = (images - epsilon).clamp_min(0), (images + epsilon).clamp_max(1)
-    at = images if start is None else start
+    result = (images if start is None else start).clone()
     direction = torch.zeros_like(images)
+    open_ = torch.arange(len(images), device=images.device)
     for _ in range(steps):
-        found = gradient(model, at, goal)
+        found, logits = gradient(model, result[open_], goal.rows(open_), loss)
+        if early:
+            unsolved = ~goal.rows(open_).reached_by(logits)
+            open_, found = open_[unsolved], found[unsolved]
+            if len(open_) == 0:
+                break
         if momentum is not None:
             length = found.abs().sum((1, 2, 3), keepdim=True)
-            direction = momentum * direction + torch.where(length > 0, found / length, 0)
-            found = direction
-        at = torch.clamp(at + step * epsilon * found.sign(), low, high)
-    return at
+            found = momentum * direction[open_] + torch.where(length > 0, found / length, 0)
+            direction[open_] = found
+        move = found.sign() if norm == "linf" else found / _lengths(found).clamp_min(1e-12)
+        result[open_] = project(result[open_] + step * epsilon * move, images[open_], epsilon, norm)
+    return result
+
+
+def project(at: Tensor, images: Tensor, epsilon: float, norm: Norm) -> Tensor:
+    """The nearest point that is within epsilon of the images, and of that the nearest in [0, 1]."""
+    if norm == "linf":
+        return torch.clamp(at, (images - epsilon).clamp_min(0), (images + epsilon).clamp_max(1))
+    away = at - images
+    return (images + away * (epsilon / _lengths(away).clamp_min(1e-12)).clamp_max(1)).clamp(0, 1)
+
+
+def random_start(images: Tensor, epsilon: float, norm: Norm) -> Tensor:
+    """A random point of the budget and of [0, 1] for each image, from torch's global generator."""
+    if norm == "linf":
+        away = epsilon * (2 * torch.rand_like(images) - 1)
+    else:
+        away = torch.randn_like(images)
+        radius = epsilon * torch.rand(len(images), 1, 1, 1, device=images.device)
+        away = radius.to(images.dtype) * away / _lengths(away)
+    return (images + away).clamp(0, 1)
+
+
+def _lengths(images: Tensor) -> Tensor:
+    """The Euclidean length of each image as a vector, N x 1 x 1 x 1."""
+    lengths: Tensor = images.flatten(1).norm(dim=1)
+    return lengths[:, None, None, None]
 
 
 def rising(

@@ -12,15 +12,22 @@ TOLERANCE = 1e-3
 """How far outside [0, 1] a value may lie and still count as rounding; it is clamped."""
 
 
+GENERAL_MODES = ("autograd", "identity", "surrogate")
+"""Gradient modes that every purifier has."""
+
+
 class Purifier(nn.Module, ABC):
     """Images in [0, 1], N x C x H x W, to images of the same shape, dtype and device, any H and W.
 
     A subclass writes `purify`. `stochastic` says whether two calls may differ. `image_channels`
-    is the number of channels it accepts, or None for any.
+    is the number of channels it accepts, or None for any. `gradient_modes` are the ways to
+    differentiate it that an attacker who knows it would try, best first: see `through`. Without any
+    the evaluation tries the general ones, and says so where the purifier's own gradient is nothing.
     """
 
     stochastic: bool = False
     image_channels: int | None = None
+    gradient_modes: tuple[str, ...] = ()
 
     @abstractmethod
     def purify(self, images: Tensor) -> Tensor:
@@ -33,6 +40,22 @@ class Purifier(nn.Module, ABC):
         Athalye et al., 2018).
         """
         return images
+
+    def through(self, images: Tensor, mode: str) -> Tensor:
+        """Purified images, N x C x H x W, that pass gradients back in the manner of `mode`.
+
+        "autograd": as it is; "identity": as if it did nothing; "surrogate": as `surrogate` does
+        (both are BPDA, Athalye et al., 2018, section 4.1.1). The values are those of the purifier
+        itself in every mode. Raises `RequestError` for a mode that this purifier does not know.
+        """
+        if mode == "autograd":
+            return self(images)  # type: ignore[no-any-return]
+        if mode == "identity":
+            return with_gradient_of(self(images), images)
+        if mode == "surrogate":
+            return with_gradient_of(self(images), self.surrogate(images))
+        known = ", ".join(dict.fromkeys([*self.gradient_modes, *GENERAL_MODES]))
+        raise RequestError(f"{type(self).__name__} has no gradient mode {mode!r} (known: {known})")
 
     def settings(self) -> dict[str, Any]:
         """What identifies this defence in a file of results: numbers and text by name."""
@@ -58,6 +81,11 @@ class Purifier(nn.Module, ABC):
         if not torch.isfinite(purified).all():
             raise WorkError(f"{type(self).__name__} made NaN or infinite values")
         return purified.clamp(0, 1).to(images.dtype)
+
+
+def with_gradient_of(values: Tensor, stand_in: Tensor) -> Tensor:
+    """`values`, with the gradient of `stand_in`, of the same shape."""
+    return values.detach() + stand_in - stand_in.detach()
 
 
 def check_images(images: Tensor, *, channels: int | None = None) -> Tensor:

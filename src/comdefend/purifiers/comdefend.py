@@ -16,10 +16,13 @@ from comdefend.device import find_dtype
 from comdefend.errors import RequestError
 from comdefend.image import apply_tiled
 from comdefend.model import ComDefend, ComDefendConfig, channels_last
-from comdefend.purifiers.base import Purifier, check_images
+from comdefend.purifiers.base import Purifier, check_images, with_gradient_of
 
 SURROGATE_TEMPERATURE = 50.0
 """Temperature of the surrogate's sigmoid: of the size of trained logits, so gradients get through."""
+
+TEMPERATURES = (1, 10, 50, 200)
+"""Of the tempered gradient modes: where the best lies depends on the logits, in the hundreds here."""
 
 
 class ComDefendPurifier(Purifier):
@@ -33,6 +36,8 @@ class ComDefendPurifier(Purifier):
     `tile=32`, and `noise` (standard deviation of noise on the logits at test time) are there to
     follow the authors' released pipeline. `origin` says where the weights came from.
     """
+
+    gradient_modes = ("straight-through", *(f"tempered-{t}" for t in TEMPERATURES), "surrogate", "identity")
 
     def __init__(
         self,
@@ -99,6 +104,32 @@ class ComDefendPurifier(Purifier):
         soft = self.model.soft(network_images, temperature=SURROGATE_TEMPERATURE)
         return self._ordered(soft).to(images.dtype)
 
+    def through(self, images: Tensor, mode: str) -> Tensor:
+        """As every purifier, and two modes of its own, for the cut from logits z to bits.
+
+        "straight-through": the cut counts as the identity (Bengio et al., 2013); "tempered-T": its
+        gradient is that of sigmoid(z / T). Both keep the hard code itself, so the reconstructor
+        is differentiated where it is used. The whole images go through at once, without tiles.
+        """
+        if mode == "straight-through":
+            return self._through_code(images, lambda logits: logits)
+        if mode.startswith("tempered-"):
+            try:
+                temperature = float(mode.removeprefix("tempered-"))
+            except ValueError:
+                temperature = 0.0
+            if not 0 < temperature < inf:
+                raise RequestError(f"gradient mode is {mode!r}; it must be tempered- and a number above 0")
+            return self._through_code(images, lambda logits: torch.sigmoid(logits / temperature))
+        return super().through(images, mode)
+
+    def _through_code(self, images: Tensor, stand_in: Callable[[Tensor], Tensor]) -> Tensor:
+        """The round trip of the hard code, which passes gradients back as `stand_in` of the logits."""
+        network_images = self._ordered(images).to(self.dtype, memory_format=torch.channels_last)
+        logits: Tensor = self.model.com(network_images)
+        code = with_gradient_of(self._cut(logits).to(logits.dtype), stand_in(logits))
+        return self._ordered(self.model.decompress(code)).to(images.dtype)
+
     def _tiled(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         with torch.no_grad():
             return apply_tiled(function, images, tile=self.tile, halo=self.halo, pixels=self.pixels_at_once)
@@ -108,10 +139,10 @@ class ComDefendPurifier(Purifier):
 
     def _code(self, images: Tensor) -> Tensor:
         network_images = self._ordered(images).to(self.dtype, memory_format=torch.channels_last)
-        if not self.noise:
-            return self.model.compress(network_images)
-        logits: Tensor = self.model.com(network_images)
-        return logits > self.noise * torch.randn_like(logits)
+        return self._cut(self.model.com(network_images))
+
+    def _cut(self, logits: Tensor) -> Tensor:
+        return logits > (self.noise * torch.randn_like(logits) if self.noise else 0)
 
     def _ordered(self, images: Tensor) -> Tensor:
         return images.flip(1) if self.order == "bgr" else images

@@ -6,11 +6,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from comdefend.errors import RequestError
-from comdefend.purifiers.base import Purifier
+from comdefend.purifiers.base import GENERAL_MODES, Purifier
 
 
 class Identity(Purifier):
     """No defence: the images as they came."""
+
+    gradient_modes = ("autograd",)
 
     def purify(self, images: Tensor) -> Tensor:
         return images
@@ -26,6 +28,7 @@ class Chain(Purifier):
         self.purifiers = nn.ModuleList(purifiers)
         self.stochastic = any(p.stochastic for p in purifiers)
         self.image_channels = next((p.image_channels for p in purifiers if p.image_channels), None)
+        self.gradient_modes = tuple(dict.fromkeys(mode for p in purifiers for mode in p.gradient_modes))
 
     def purify(self, images: Tensor) -> Tensor:
         for purifier in self.purifiers:
@@ -40,6 +43,14 @@ class Chain(Purifier):
         for purifier in self.purifiers:
             assert isinstance(purifier, Purifier)
             images = purifier.surrogate(images)
+        return images
+
+    def through(self, images: Tensor, mode: str) -> Tensor:
+        """Each in that mode, and those that do not know it in the best of their own."""
+        for purifier in self.purifiers:
+            assert isinstance(purifier, Purifier)
+            own = purifier.gradient_modes or ("surrogate",)
+            images = purifier.through(images, mode if mode in (*own, *GENERAL_MODES) else own[0])
         return images
 
 

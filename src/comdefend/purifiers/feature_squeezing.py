@@ -22,6 +22,8 @@ class FeatureSqueezing(Purifier):
     The defaults are what Xu et al. found best for CIFAR-10.
     """
 
+    gradient_modes = ("surrogate", "identity")
+
     def __init__(self, *, bits: int = 5, window: int = 2) -> None:
         super().__init__()
         if not (isinstance(bits, int) and 1 <= bits <= 8):

@@ -19,6 +19,8 @@ from comdefend.purifiers.base import Purifier
 class GaussianSmoothing(Purifier):
     """A Gaussian blur of standard deviation `sigma` pixels, cut at three of them, edges repeated."""
 
+    gradient_modes = ("autograd",)
+
     def __init__(self, *, sigma: float = 0.6) -> None:
         super().__init__()
         if not (isinstance(sigma, int | float) and 0 < sigma <= 50):

@@ -80,6 +80,8 @@ class DUNet(nn.Module):
 class HGD(Purifier):
     """The denoiser in front of a classifier; its surrogate is itself."""
 
+    gradient_modes = ("autograd",)
+
     def __init__(self, model: DUNet, *, origin: dict[str, str] | None = None) -> None:
         super().__init__()
         self.model = model

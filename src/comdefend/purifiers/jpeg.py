@@ -24,6 +24,8 @@ class JPEG(Purifier):
     The surrogate is a differentiable JPEG (Kornia's): the same transform with smooth rounding.
     """
 
+    gradient_modes = ("surrogate", "identity")
+
     def __init__(self, *, quality: int = 75) -> None:
         super().__init__()
         if not (isinstance(quality, int) and 1 <= quality <= 95):

@@ -24,6 +24,8 @@ class PixelDefend(Purifier):
     images are walked together. The surrogate is the identity.
     """
 
+    gradient_modes = ("identity",)
+
     def __init__(
         self,
         model: PixelCNN,

@@ -24,6 +24,7 @@ class ResizePad(Purifier):
     """
 
     stochastic = True
+    gradient_modes = ("autograd",)
 
     def __init__(self, *, smallest: float = 0.9) -> None:
         super().__init__()

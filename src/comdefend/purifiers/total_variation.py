@@ -25,6 +25,8 @@ class TotalVariation(Purifier):
     applications", 2004, Eq. 9). More `weight` is smoother.
     """
 
+    gradient_modes = ("autograd",)
+
     def __init__(self, *, weight: float = 0.03, steps: int = 30) -> None:
         super().__init__()
         if not (isinstance(weight, int | float) and 0 < weight <= 10):

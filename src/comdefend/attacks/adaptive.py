@@ -1,0 +1,134 @@
+"""A defended classifier as an attacker sees it who knows the defence: gradient modes, EOT, estimates.
+
+```
+images -> purifier, differentiated in one of its gradient modes -> classifier -> logits
+          drawn anew `draws` times, if it is stochastic               mean of the logits
+```
+
+What comes out is the defended classifier's own logits in every mode; only the gradients differ. So
+any attack that takes a model takes this one.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from comdefend.errors import RequestError
+from comdefend.purifiers import Purifier
+from comdefend.purifiers.base import with_gradient_of
+
+ESTIMATED = "spsa"
+"""The mode that asks for no gradient of anything: differences along random directions."""
+
+
+class AdaptiveView(nn.Module):
+    """`classifier(purifier(images))` with gradients in the manner of `mode`.
+
+    `mode` is one of the purifier's (`Purifier.through`), or "spsa" (Uesato et al., 2018): the gradient
+    of the whole is estimated from differences along `directions` random sign vectors of size `reach` (a
+    fraction of the range of values). With `draws` above 1 the logits are the mean over so many
+    draws of a stochastic purifier, and their gradient is that of the mean (EOT, Athalye et al.,
+    2018); the draws are computed anew one by one for the backward pass, so that memory does not grow
+    with them. `frozen` seeds every draw alike: the defence without its randomness.
+    """
+
+    def __init__(
+        self,
+        classifier: nn.Module,
+        purifier: nn.Module,
+        *,
+        mode: str = "autograd",
+        draws: int = 1,
+        frozen: int | None = None,
+        directions: int = 32,
+        reach: float = 2 / 255,
+    ) -> None:
+        super().__init__()
+        if draws < 1 or directions < 1:
+            raise RequestError(f"draws is {draws} and directions {directions}; they must be at least 1")
+        self.classifier, self.purifier = classifier, purifier
+        self.mode, self.draws, self.frozen = mode, draws, frozen
+        self.directions, self.reach = directions, reach
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.mode == ESTIMATED:
+            plain: Callable[[Tensor], Tensor] = lambda at: self._mean(at, "autograd")  # noqa: E731
+            estimated: Tensor = _Estimated.apply(images, plain, self.directions, self.reach)  # type: ignore[no-untyped-call]
+            return estimated
+        logits = self._mean(images, self.mode)
+        # A purifier that passes no gradient back at all is differentiable nonetheless: with zeros.
+        return logits + 0 * images.flatten(1).sum(1, keepdim=True)
+
+    def _mean(self, images: Tensor, mode: str) -> Tensor:
+        with _drawn(self.frozen, images.device):
+            if self.draws == 1:
+                return self._once(images, mode)
+            total = torch.zeros((), device=images.device)
+            for _ in range(self.draws):
+                total = total + checkpoint(self._once, images, mode, use_reentrant=False)
+            return total / self.draws
+
+    def _once(self, images: Tensor, mode: str) -> Tensor:
+        logits: Tensor = self.classifier(through(self.purifier, images, mode))
+        return logits
+
+
+def through(purifier: nn.Module, images: Tensor, mode: str) -> Tensor:
+    """`Purifier.through`, also for modules that are no `Purifier` and know two modes only."""
+    if isinstance(purifier, Purifier):
+        return purifier.through(images, mode)
+    if mode not in ("autograd", "identity"):
+        raise RequestError(
+            f"{type(purifier).__name__} is no comdefend.Purifier and has no gradient mode {mode!r}"
+        )
+    purified: Tensor = purifier(images)
+    return purified if mode == "autograd" else with_gradient_of(purified, images)
+
+
+def gradient_modes(purifier: nn.Module) -> tuple[str, ...]:
+    """All modes that an evaluation tries: the plain gradient, those that the purifier declares, or
+    BPDA with the identity where it declares none, and the estimate.
+    """
+    declared = getattr(purifier, "gradient_modes", ()) or ("autograd", "identity")
+    return tuple(dict.fromkeys([*declared, "autograd", ESTIMATED]))
+
+
+class _Estimated(torch.autograd.Function):
+    """A function of images whose gradient is estimated from its values."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, images: Tensor, function: Callable[[Tensor], Tensor], directions: int, reach: float
+    ) -> Tensor:
+        ctx.save_for_backward(images)
+        ctx.function, ctx.directions, ctx.reach = function, directions, reach
+        return function(images)
+
+    @staticmethod
+    def backward(ctx: Any, *wanted: Tensor) -> tuple[Tensor, None, None, None]:
+        (images,) = ctx.saved_tensors
+        (weights,) = wanted
+        total = torch.zeros_like(images)
+        with torch.no_grad():
+            for _ in range(ctx.directions):
+                direction = torch.where(torch.rand_like(images) < 0.5, -1.0, 1.0).to(images.dtype)
+                ahead = ctx.function((images + ctx.reach * direction).clamp(0, 1))
+                behind = ctx.function((images - ctx.reach * direction).clamp(0, 1))
+                slope = ((ahead - behind) * weights).sum(1) / (2 * ctx.reach)
+                total += slope[:, None, None, None].to(images.dtype) * direction
+        return total / ctx.directions, None, None, None
+
+
+@contextmanager
+def _drawn(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Random numbers from `seed` inside, or as they come where there is none."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,168 @@
+"""What an attacker who knows the defence sees: true logits, gradients by mode, EOT, estimates."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from comdefend.attacks import BIM, PGD, PGDL2
+from comdefend.attacks.adaptive import AdaptiveView, gradient_modes, through
+from comdefend.attacks.base import Goal
+from comdefend.errors import RequestError
+from comdefend.purifiers import (
+    JPEG,
+    Chain,
+    ComDefendPurifier,
+    FeatureSqueezing,
+    GaussianSmoothing,
+    Purifier,
+    ResizePad,
+    defend,
+)
+from tests.conftest import TinyClassifier, tiny_model
+
+PURIFIERS: list[Purifier] = [
+    ComDefendPurifier(tiny_model()),
+    FeatureSqueezing(bits=3),
+    JPEG(),
+    GaussianSmoothing(),
+    Chain([FeatureSqueezing(bits=3), ComDefendPurifier(tiny_model())]),
+]
+
+
+def slope(view: nn.Module, images: Tensor) -> Tensor:
+    at = images.clone().requires_grad_(True)
+    logits = view(at)
+    return torch.autograd.grad(logits[:, 0].sum(), at)[0]
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(4, 3, 16, 16)
+
+
+@pytest.mark.parametrize("purifier", PURIFIERS, ids=lambda p: type(p).__name__)
+def test_every_mode_gives_the_defences_own_logits(
+    purifier: Purifier, images: Tensor, tiny_classifier: nn.Module
+) -> None:
+    truth = defend(tiny_classifier, purifier)(images)
+    for mode in gradient_modes(purifier):
+        view = AdaptiveView(tiny_classifier, purifier, mode=mode, directions=1)
+        torch.testing.assert_close(view(images), truth, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("purifier", PURIFIERS, ids=lambda p: type(p).__name__)
+def test_every_declared_mode_passes_gradients_back(
+    purifier: Purifier, images: Tensor, tiny_classifier: nn.Module
+) -> None:
+    assert purifier.gradient_modes
+    for mode in purifier.gradient_modes:
+        if mode != "tempered-1":  # there because it is what masks gradients
+            assert slope(AdaptiveView(tiny_classifier, purifier, mode=mode), images).abs().max() > 0, mode
+
+
+def test_a_purifier_without_a_gradient_has_zeros_and_no_error(
+    images: Tensor, tiny_classifier: nn.Module
+) -> None:
+    plain = slope(AdaptiveView(tiny_classifier, FeatureSqueezing(bits=3, window=1)), images)
+    assert torch.equal(plain, torch.zeros_like(images))
+    with torch.no_grad():
+        cut_off = FeatureSqueezing(bits=3)
+    assert (slope(AdaptiveView(tiny_classifier, cut_off, mode="identity"), images) != 0).any()
+
+
+def test_straight_through_is_the_gradient_of_a_linear_code(images: Tensor) -> None:
+    purifier = ComDefendPurifier(tiny_model())
+    model = purifier.model
+    weights = torch.randn_like(images)
+    at = images.clone().requires_grad_(True)
+    (found,) = torch.autograd.grad((purifier.through(at, "straight-through") * weights).sum(), at)
+    # By hand: the reconstructor's gradient at the hard code, taken back through the logits.
+    code = purifier.compress(images).float().requires_grad_(True)
+    (at_code,) = torch.autograd.grad((model.rec(code) * weights).sum(), code)
+    logits = model.com(at)
+    (by_hand,) = torch.autograd.grad((logits * at_code).sum(), at)
+    torch.testing.assert_close(found, by_hand, atol=1e-4, rtol=1e-3)
+    (tempered,) = torch.autograd.grad((purifier.through(at, "tempered-1e6") * weights).sum(), at)
+    torch.testing.assert_close(4e6 * tempered, by_hand, atol=1e-3, rtol=1e-2)
+
+
+def test_a_chain_differentiates_each_part_as_it_can(images: Tensor) -> None:
+    squeeze, code = FeatureSqueezing(bits=3), ComDefendPurifier(tiny_model())
+    weights = torch.randn_like(images)
+
+    def back(function: object) -> Tensor:
+        at = images.clone().requires_grad_(True)
+        assert callable(function)
+        return torch.autograd.grad((function(at) * weights).sum(), at)[0]
+
+    chain = back(lambda x: Chain([squeeze, code]).through(x, "straight-through"))
+    by_hand = back(lambda x: code.through(squeeze.through(x, "surrogate"), "straight-through"))
+    torch.testing.assert_close(chain, by_hand)
+
+
+def test_the_estimate_points_along_the_gradient(images: Tensor, tiny_classifier: nn.Module) -> None:
+    smooth = GaussianSmoothing()
+    exact = slope(AdaptiveView(tiny_classifier, smooth), images)
+    view = AdaptiveView(tiny_classifier, smooth, mode="spsa", directions=512)
+    likeness = torch.cosine_similarity(exact.flatten(1), slope(view, images).flatten(1))
+    assert (likeness > 0.3).all()  # 512 random directions of 768 dimensions: about 0.6
+
+
+def test_the_mean_over_draws_has_the_mean_gradient(images: Tensor, tiny_classifier: nn.Module) -> None:
+    torch.manual_seed(3)
+    view = AdaptiveView(tiny_classifier, ResizePad(), draws=5)
+    together = slope(view, images)
+    torch.manual_seed(3)
+    one = AdaptiveView(tiny_classifier, ResizePad())
+    apart = torch.stack([slope(one, images) for _ in range(5)]).mean(0)
+    torch.testing.assert_close(together, apart)
+
+
+def test_frozen_randomness_repeats_itself(images: Tensor, tiny_classifier: nn.Module) -> None:
+    free, frozen = (AdaptiveView(tiny_classifier, ResizePad(smallest=0.5), frozen=f) for f in (None, 7))
+    assert not torch.equal(free(images), free(images))
+    state = torch.get_rng_state()
+    assert torch.equal(frozen(images), frozen(images))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_modules_that_are_no_purifiers_have_two_modes(images: Tensor, tiny_classifier: nn.Module) -> None:
+    module = nn.AvgPool2d(3, stride=1, padding=1)
+    assert gradient_modes(module) == ("autograd", "identity", "spsa")
+    torch.testing.assert_close(through(module, images, "identity"), module(images))
+    with pytest.raises(RequestError, match="no gradient mode 'surrogate'"):
+        AdaptiveView(tiny_classifier, module, mode="surrogate")(images)
+
+
+@pytest.mark.parametrize("mode", ["tempered-0", "tempered-x", "sideways"])
+def test_unknown_modes_are_refused(mode: str, images: Tensor) -> None:
+    with pytest.raises(RequestError, match="gradient mode"):
+        ComDefendPurifier(tiny_model()).through(images, mode)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "margin", "dlr"])
+@pytest.mark.parametrize("targeted", [False, True])
+def test_every_loss_is_largest_where_the_goal_is_reached(loss: str, targeted: bool) -> None:
+    labels = torch.tensor([0, 0, 0])
+    goal = Goal(labels, torch.tensor([2, 2, 2]) if targeted else None)
+    logits = torch.tensor([[4.0, 1, 0, -1], [1.0, 0.9, 0.95, -1], [0.0, 1, 3, -1]])
+    values = goal.loss(logits, loss)  # type: ignore[arg-type]
+    assert values[0] < values[1] < values[2]
+    if loss == "dlr":
+        torch.testing.assert_close(values, goal.loss(10 * logits, "dlr"))
+    if loss == "margin":
+        assert goal.reached_by(logits).tolist() == (values > 0).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("attack", [BIM(early=True), PGD(early=True, restarts=2), PGDL2(early=True)])
+def test_stopping_early_breaks_no_fewer(attack: PGD | BIM, tiny_classifier: TinyClassifier) -> None:
+    images = torch.rand(16, 3, 16, 16)
+    labels = tiny_classifier(images).argmax(1)
+    goal = Goal(labels)
+    epsilon = 0.5 if attack.norm == "l2" else 4 / 255
+    late = type(attack)(early=False)(tiny_classifier, images, labels, epsilon=epsilon)
+    found = attack(tiny_classifier, images, labels, epsilon=epsilon)
+    assert goal.reached(tiny_classifier, found).sum() >= goal.reached(tiny_classifier, late).sum() > 0
+    # What is solved at the start is left where it is.
+    wrong = (labels + 1) % tiny_classifier(images).shape[1]
+    assert torch.equal(BIM(early=True)(tiny_classifier, images, wrong, epsilon=0.1), images)
