@@ -74,9 +74,8 @@ def _accuracies(name: str, wanted: Callable[[str], bool] = lambda _: True) -> st
     for row in rows(results):
         if not wanted(row.budget):
             continue
-        knowledge = next((r.threat_model.knowledge for r in row.results.values() if r.threat_model), "-")
-        cells = " | ".join(percent(row.results[d]) for d in defences)
-        lines.append(f"| {knowledge} | {row.protocol} | {row.attack} | {row.budget} | {cells} |")
+        cells = " | ".join((*row.words(), *(percent(row.results[d]) for d in defences)))
+        lines.append(f"| {cells} |")
     first = results[0]
     origin = {"seed": first.seed, "hardware": first.hardware, "software": first.software}
     # Caption lines end with two spaces: line breaks in Markdown.

@@ -157,7 +157,11 @@ def test_models_lists_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:
         (["purify", "gone.png"], "--output"),
         (["train", "cifar11"], "there is no recipe 'cifar11'"),
         (["evaluate", "--classifier", "x", "--data", "sample:cifar10"], "no weights named 'x'"),
-        (["evaluate", "--classifier", "x", "--data", "y", "--knowledge", "white-box"], "gray-box only"),
+        (
+            ["evaluate", "--classifier", "x", "--data", "y", "--knowledge", "psychic"],
+            "no knowledge 'psychic'",
+        ),
+        (["evaluate", "--classifier", "x", "--data", "y", "--strict"], "needs --knowledge white-box"),
         (["evaluate", "--classifier", "x", "--data", "y", "--epsilons", "a"], "epsilon 'a' is no number"),
         (["convert", "a.npy", "b.npy", "--output", "c.bin"], "must end in .safetensors"),
         (["convert", "a.npy", "b.npy", "--output", "c.safetensors"], "there is no such file"),

@@ -149,7 +149,26 @@ def evaluate(
     ] = "fgsm,bim",
     epsilons: Annotated[str, typer.Option(help="Budgets in units of 1/255, comma-separated.")] = "2,8,16",
     protocol: Annotated[str, typer.Option(help="fixed, minimal, or fixed,minimal.")] = "fixed,minimal",
-    knowledge: Annotated[str, typer.Option(help="What the attacker knows: gray-box.")] = "gray-box",
+    knowledge: Annotated[
+        str, typer.Option(help="What attackers know: gray-box, white-box, black-box; comma-separated.")
+    ] = "gray-box",
+    modes: Annotated[
+        str | None, typer.Option(help="Gradient modes of white-box attacks; by default all of a purifier.")
+    ] = None,
+    draws: Annotated[
+        int, typer.Option(min=1, help="Draws of a random purifier behind a white-box gradient.")
+    ] = 20,
+    stand_ins: Annotated[
+        list[str] | None,
+        typer.Option(help="Purifiers that a gray-box attacker takes for the defence; repeatable."),
+    ] = None,
+    l2_epsilons: Annotated[str, typer.Option(help="Budgets of fixed L2 attacks, comma-separated.")] = "0.5",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 where a check of the evaluation fails.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep what the output folder holds of this very evaluation.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only so many images.")] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Images at a time; by default by their size.")
@@ -164,13 +183,16 @@ def evaluate(
 ) -> None:
     """Accuracy of a classifier behind purifiers, clean and attacked, with a report to look at."""
     from comdefend.evaluation import evaluate as run_evaluation
-    from comdefend.evaluation.report import make_folder, write_report
+    from comdefend.evaluation import read_results, write_results
+    from comdefend.evaluation.report import PARTS, make_folder, write_report
 
-    if knowledge != "gray-box":
-        raise RequestError(f"knowledge is {knowledge!r}; this version knows gray-box only")
+    known = _list("knowledge", knowledge)
+    if strict and "white-box" not in known:
+        raise RequestError("--strict needs --knowledge white-box: nothing is checked without")
     budgets = [_epsilon(text) for text in _list("epsilons", epsilons)]
     names, protocols = _list("attacks", attacks), _list("protocol", protocol)
     make_folder(output)
+    parts = output / PARTS
     with _bar("evaluating", json_) as progress:
         report = run_evaluation(
             classifier,
@@ -179,6 +201,13 @@ def evaluate(
             attacks=names,
             epsilons=budgets,
             protocols=protocols,  # type: ignore[arg-type]
+            knowledge=known,  # type: ignore[arg-type]
+            modes=_list("modes", modes) if modes else None,
+            draws=draws,
+            stand_ins=stand_ins or [],
+            l2_epsilons=[_number("l2_epsilon", text) for text in _list("l2_epsilons", l2_epsilons)],
+            known=read_results(parts) if resume and parts.is_file() else [],
+            keep=lambda results: write_results(parts, results),
             limit=limit,
             batch=batch,
             seed=seed,
@@ -187,6 +216,12 @@ def evaluate(
             progress=progress,
         )
     _show_report(report, write_report(report, output), json_)
+    failed = [check for check in report.checks if check.status == "fail"]
+    if strict and failed:
+        raise WorkError(
+            f"{len(failed)} checks of the evaluation failed: "
+            + "; ".join(f"{check.defence}: {check.name}" for check in failed)
+        )
 
 
 @app.command()
@@ -362,10 +397,14 @@ def _list(option: str, text: str) -> list[str]:
 
 
 def _epsilon(text: str) -> float:
+    return _number("epsilon (units of 1/255, such as 8)", text) / 255
+
+
+def _number(what: str, text: str) -> float:
     try:
-        return float(text) / 255
+        return float(text)
     except ValueError as error:
-        raise RequestError(f"epsilon {text!r} is no number (units of 1/255, such as 8)") from error
+        raise RequestError(f"{what} {text!r} is no number") from error
 
 
 @contextmanager
@@ -408,12 +447,22 @@ def _show_grids(part: Any) -> None:
 
 
 def _show_report(report: Any, paths: dict[str, Path], as_json: bool) -> None:
-    from comdefend.evaluation.tables import caption, terminal_table
+    from comdefend.evaluation.tables import (
+        caption,
+        check_table,
+        headline_table,
+        headlines,
+        terminal_table,
+    )
 
     if as_json:
         print(json.dumps([asdict(result) for result in report.results]))
         return
     console = Console()
+    if headlines(report.results):
+        console.print(headline_table(report.results))
+    if report.checks:
+        console.print(check_table(report.checks))
     console.print(terminal_table(report.results))
     for line in (*caption(report.results), *report.notes):
         console.print(line, style="dim", highlight=False, markup=False)

@@ -30,7 +30,7 @@ def labels(tiny_classifier: nn.Module, images: Tensor) -> Tensor:
 def test_it_fools_the_network_within_its_budget(
     attack: Attack, tiny_classifier: nn.Module, images: Tensor, labels: Tensor
 ) -> None:
-    epsilon = EPSILON if attack.norm == "linf" else None
+    epsilon = EPSILON if attack.norm == "linf" else None if attack.protocol == "minimal" else 1.5
     adversarial = attack(tiny_classifier, images, labels, epsilon=epsilon)
     assert adversarial.shape == images.shape
     assert adversarial.min() >= 0
@@ -171,4 +171,7 @@ def test_unknown_attacks_name_the_nearest() -> None:
     with pytest.raises(RequestError, match="did you mean fgsm"):
         find_attack("fgms", "fixed")
     assert find_attack("deepfool", "fixed") is None
-    assert attack_names() == ["fgsm", "bim", "pgd", "pgd-l2", "mi-fgsm", "deepfool", "deepfool-l2", "cw"]
+    assert attack_names() == [
+        "fgsm", "bim", "pgd", "pgd-l2", "mi-fgsm", "deepfool", "deepfool-l2", "cw",
+        "apgd", "autoattack", "autoattack-l2", "square", "hopskipjump",
+    ]  # fmt: skip

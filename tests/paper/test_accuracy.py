@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from comdefend import evaluation
 from comdefend.attacks import FGSM
@@ -13,11 +12,11 @@ from comdefend.cli import main
 from comdefend.errors import RequestError, WorkError
 from comdefend.evaluation import read_results
 from comdefend.paper import EXPERIMENTS, accuracy, check_experiment
-from comdefend.paper.accuracy import Outcome, cells_of, digest, run_table
+from comdefend.paper.accuracy import Outcome, cells_of, run_table
 from comdefend.paper.numbers import ACCURACY_TABLES, TABLE5, AccuracyTable, Row
 from comdefend.paper.pages import differences, from_file, grids, notes, shown
 from comdefend.paper.settings import Settings
-from tests.conftest import ROOT, TinyClassifier
+from tests.conftest import ROOT
 
 NET = f"{ROOT}/tests/paper/net.py"
 
@@ -190,15 +189,6 @@ def test_the_papers_rows_are_as_long_as_their_columns(tables: tuple[AccuracyTabl
             for attack, numbers in row.paper.items():
                 assert len(numbers) == len(table.epsilons_of(attack)), (table.name, row.defence, attack)
                 assert all(0 <= number <= 100 for number in numbers)
-
-
-def test_a_digest_is_that_of_the_weights() -> None:
-    network = TinyClassifier()
-    before = digest(network)
-    assert digest(TinyClassifier()) == before
-    with torch.no_grad():
-        network.weights[0, 0] += 1
-    assert digest(network) != before
 
 
 def test_the_command_prints_the_table_and_writes_it_twice(

@@ -2,6 +2,7 @@
 
 from difflib import get_close_matches
 
+from comdefend.attacks.autoattack import APGD, AutoAttack, AutoAttackL2, Square
 from comdefend.attacks.base import (
     PROTOCOLS,
     Attack,
@@ -16,10 +17,12 @@ from comdefend.attacks.base import (
 from comdefend.attacks.carlini_wagner import CarliniWagner
 from comdefend.attacks.deepfool import DeepFool, DeepFoolL2
 from comdefend.attacks.fgsm import FGSM, MinimalFGSM
+from comdefend.attacks.hopskipjump import HopSkipJump
 from comdefend.attacks.iterative import BIM, MIFGSM, PGD, PGDL2, MinimalBIM, MinimalMIFGSM, MinimalPGD
 from comdefend.errors import RequestError
 
 __all__ = [
+    "APGD",
     "ATTACKS",
     "BIM",
     "FGSM",
@@ -28,17 +31,21 @@ __all__ = [
     "PGDL2",
     "PROTOCOLS",
     "Attack",
+    "AutoAttack",
+    "AutoAttackL2",
     "BudgetFree",
     "CarliniWagner",
     "DeepFool",
     "DeepFoolL2",
     "Goal",
+    "HopSkipJump",
     "MinimalBIM",
     "MinimalFGSM",
     "MinimalMIFGSM",
     "MinimalPGD",
     "Norm",
     "Protocol",
+    "Square",
     "attack_names",
     "check_budget",
     "check_protocol",
@@ -51,6 +58,7 @@ ATTACKS: tuple[Attack, ...] = (
     FGSM(), BIM(), PGD(), PGDL2(), MIFGSM(),
     MinimalFGSM(), MinimalBIM(), MinimalPGD(), MinimalMIFGSM(),
     DeepFool(), DeepFoolL2(), CarliniWagner(),
+    APGD(), AutoAttack(), AutoAttackL2(), Square(), HopSkipJump(),
 )  # fmt: skip
 """Every attack with its default settings, one entry for each protocol it knows."""
 

@@ -44,7 +44,7 @@ class AdaptiveView(nn.Module):
         mode: str = "autograd",
         draws: int = 1,
         frozen: int | None = None,
-        directions: int = 32,
+        directions: int = 16,
         reach: float = 2 / 255,
     ) -> None:
         super().__init__()
@@ -67,10 +67,14 @@ class AdaptiveView(nn.Module):
         with _drawn(self.frozen, images.device):
             if self.draws == 1:
                 return self._once(images, mode)
-            total = torch.zeros((), device=images.device)
-            for _ in range(self.draws):
-                total = total + checkpoint(self._once, images, mode, use_reentrant=False)
-            return total / self.draws
+            followed = torch.is_grad_enabled() and images.requires_grad
+            drawn = [
+                checkpoint(self._once, images, mode, use_reentrant=False)
+                if followed
+                else self._once(images, mode)
+                for _ in range(self.draws)
+            ]
+            return torch.stack(drawn).mean(0)
 
     def _once(self, images: Tensor, mode: str) -> Tensor:
         logits: Tensor = self.classifier(through(self.purifier, images, mode))
@@ -90,11 +94,14 @@ def through(purifier: nn.Module, images: Tensor, mode: str) -> Tensor:
 
 
 def gradient_modes(purifier: nn.Module) -> tuple[str, ...]:
-    """All modes that an evaluation tries: the plain gradient, those that the purifier declares, or
-    BPDA with the identity where it declares none, and the estimate.
+    """All modes that an evaluation tries: those that the purifier declares, or BPDA with the identity
+    where it declares none, the plain gradient, and the estimate. One that declares its plain gradient alone
+    is taken at its word; checks look at that gradient.
     """
-    declared = getattr(purifier, "gradient_modes", ()) or ("autograd", "identity")
-    return tuple(dict.fromkeys([*declared, "autograd", ESTIMATED]))
+    declared = tuple(getattr(purifier, "gradient_modes", ()))
+    if declared == ("autograd",):
+        return declared
+    return tuple(dict.fromkeys([*(declared or ("autograd", "identity")), "autograd", ESTIMATED]))
 
 
 class _Estimated(torch.autograd.Function):

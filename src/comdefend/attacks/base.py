@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -80,12 +80,20 @@ class Attack(ABC):
     norm: ClassVar[Norm]
     protocol: ClassVar[Protocol]
     targeted: ClassVar[bool] = True
+    queries: ClassVar[bool] = False
+    """Whether it asks the model for answers only, and never for gradients."""
+    slow: ClassVar[bool] = False
+    """Whether it takes so long for an image that an evaluation gives it fewer of them."""
     version: ClassVar[int] = 1
     """Raised when a change of code changes what the attack finds, so that kept results are run again."""
 
     @abstractmethod
     def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
         """The attack itself; `__call__` checks what it returns."""
+
+    def settings(self) -> dict[str, Any]:
+        """Its settings by name, for files of results."""
+        return asdict(self)
 
     def __call__(
         self,

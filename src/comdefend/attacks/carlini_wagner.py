@@ -17,6 +17,7 @@ class CarliniWagner(Attack):
     name = "cw"
     norm = "l2"
     protocol = "minimal"
+    slow = True
 
     searches: int = 5
     steps: int = 100

@@ -1,23 +1,22 @@
-"""`evaluate`: clean accuracy first, then each attack once on the bare classifier, tried on every defence."""
+"""`evaluate`: clean accuracy first, then every attacker on every defence, and the worst of it all."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from comdefend import provenance
-from comdefend.attacks import PROTOCOLS, Attack, BudgetFree, Protocol, check_protocol, distance, find_attack
+from comdefend.attacks import PROTOCOLS, Attack, Protocol, check_protocol, find_attack
 from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import ImageSet, load_data
 from comdefend.device import find_device
-from comdefend.errors import RequestError, WorkError
-from comdefend.evaluation.results import Result, ThreatModel, wilson
-from comdefend.image import psnr
-from comdefend.purifiers import ComDefendPurifier, Identity, Purifier, load_purifier
+from comdefend.errors import RequestError
+from comdefend.evaluation import adaptive
+from comdefend.evaluation.checks import Check, Checks
+from comdefend.evaluation.fingerprint import digest, fingerprint
+from comdefend.evaluation.judge import Example, Judge, Situation, as_judged
+from comdefend.evaluation.results import KNOWLEDGE, Knowledge, Result, ThreatModel
+from comdefend.purifiers import Identity, Purifier, load_purifier
 
 Progress = Callable[[int, int, str], None]
 """Called with (steps done, steps in all, what is under way)."""
@@ -29,57 +28,24 @@ Defences = nn.Module | str | Sequence[str] | Mapping[str, nn.Module | str]
 PIXELS_AT_ONCE = 2**20
 """Pixels in a batch: twenty images of 224x224, with which attacks on common networks take a few GB."""
 
+PIXELS_THROUGH = 2**17
+"""The same where a purifier is differentiated: a 256-channel network at full resolution takes more."""
 
-@dataclass(frozen=True)
-class Example:
-    """A few images of one cell, for looking at: what came in, what the attack made, what each defence made.
-
-    `purified` and `predictions` have one entry for each defence; `codes` where a defence has a code.
-    """
-
-    title: str
-    clean: Tensor
-    adversarial: Tensor
-    labels: Tensor
-    clean_predictions: Tensor
-    purified: dict[str, Tensor]
-    codes: dict[str, Tensor]
-    predictions: dict[str, Tensor]
+USUAL = 8 / 255
+"""Checks are made at the budget nearest to this."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What an evaluation found: results, examples to draw, the names of the classes, what was left out."""
+    """What an evaluation found: results, what its checks of itself say, examples to draw, the names of the
+    classes, what was left out.
+    """
 
     results: list[Result]
+    checks: list[Check] = field(default_factory=list)
     examples: list[Example] = field(default_factory=list)
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Cell:
-    attack: Attack
-    threat_model: ThreatModel
-
-    @property
-    def title(self) -> str:
-        budget = f"epsilon {self.threat_model.budget()} ({self.threat_model.norm})"
-        return f"{self.attack.name}, {self.attack.protocol}, {budget}"
-
-
-@dataclass
-class _Situation:
-    """The running count of one cell, or of no attack, over all defences."""
-
-    cell: _Cell | None
-    correct: dict[str, int]
-    n: int = 0
-    fooled: int = 0
-    seconds: float = 0.0
-    psnr: dict[str, list[Tensor]] = field(default_factory=dict)
-    distances: list[Tensor] = field(default_factory=list)
-    example: Example | None = None
 
 
 def evaluate(
@@ -89,7 +55,12 @@ def evaluate(
     data: ImageSet | str = "sample:cifar10",
     attacks: Sequence[str] = ("fgsm", "bim"),
     epsilons: Sequence[float] = (8 / 255,),
+    l2_epsilons: Sequence[float] = (0.5,),
     protocols: Sequence[Protocol] = PROTOCOLS,
+    knowledge: Sequence[Knowledge] = ("gray-box",),
+    modes: Sequence[str] | None = None,
+    draws: int = adaptive.DRAWS,
+    stand_ins: Sequence[str] = (),
     limit: int | None = None,
     seed: int = 0,
     batch: int | None = None,
@@ -97,20 +68,34 @@ def evaluate(
     dtype: str = "float32",
     examples: int = 8,
     clean: bool = True,
+    checks: bool = True,
     classifier_name: str | None = None,
+    known: Sequence[Result] = (),
+    keep: Callable[[Sequence[Result]], None] | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Accuracy of a classifier without and with defences, clean and under gray-box attack.
+    """Accuracy of a classifier without and with defences, clean and under attack.
 
     `classifier` and `purifier` are modules or references; see `Defences` for several purifiers.
     The undefended classifier is always among the rows. `epsilons` are fractions of the range [0, 1]
-    for L-infinity attacks (8/255, not 8); C&W (L2) runs once, without a budget. `attacks` empty or
-    ("none",): clean accuracy and PSNR alone. "minimal" and "fixed" are explained at `Attack`.
+    for L-infinity attacks (8/255, not 8), `l2_epsilons` Euclidean lengths for PGD under L2; DeepFool and
+    C&W under L2 run once, without a budget. `attacks` empty or ("none",): clean accuracy and PSNR alone.
+    "minimal" and "fixed" are explained at `Attack`; they are the gray-box attacker's, since to one who
+    judges what he attacks they are the same.
+
+    `knowledge`: "gray-box" attacks the bare classifier, and with `stand_ins`, references of purifiers, the
+    classifier behind each of these too; "white-box" differentiates each defence in `modes` (by
+    default all that it has, see `evaluation.adaptive`), through `draws` draws of a random one;
+    "black-box" asks for answers. With an attacker who knows more than the classifier, the worst
+    case of all attacks is among the results; with a white-box one, and `checks`, the evaluation is checked
+    too (see `evaluation.checks`).
+
     `limit` images are drawn by `seed`; `batch` bounds memory (what an attack draws at random depends
     on it), by default a hundred images or, of large ones, `PIXELS_AT_ONCE`; `examples`: how many
     images each picture shows. `dtype` is what purifiers given by reference compute in. Modules are
     moved to `device`, and otherwise left as they were. Without `clean` only the attacks are run, for
-    callers that have measured the rest.
+    callers that have measured the rest. Results among `known` whose fingerprint says that nothing they
+    depend on changed are taken as they are; `keep` is given all results so far after each situation.
 
     Raises `RequestError` where classifier, data and request do not fit, before any work.
     """
@@ -118,6 +103,11 @@ def evaluate(
         raise RequestError(f"batch is {batch}; it must be at least 1")
     if not 0 <= seed < 2**62:
         raise RequestError(f"seed is {seed}; it must lie between 0 and 2^62")
+    if draws < 1:
+        raise RequestError(f"draws is {draws}; it must be at least 1")
+    for level in knowledge:
+        if level not in KNOWLEDGE:
+            raise RequestError(f"there is no knowledge {level!r} (known: {', '.join(KNOWLEDGE)})")
     find_device(device)
     images = load_data(data) if isinstance(data, str) else data
     if len(images) == 0:
@@ -127,158 +117,166 @@ def evaluate(
     network = load_classifier(classifier) if isinstance(classifier, str) else classifier
     name = classifier_name or (classifier if isinstance(classifier, str) else type(network).__name__)
     defences = _defences(purifier, images, dtype)
-    cells, notes = _cells(attacks, epsilons, protocols)
-    with _as_judged([network, *defences.values()], device):
+    others = {r: load_purifier(r, channels=images.channels, data=images.name, dtype=dtype) for r in stand_ins}
+    budgets = _Budgets(tuple(epsilons), tuple(l2_epsilons))
+    wanted, notes = _attacks(attacks, protocols if "gray-box" in knowledge else ())
+    with as_judged([network, *defences.values(), *others.values()], device):
         check_classifier(network, images.images(chosen[:2]).to(device), labels, name=name)
-        judge = _Judge(network, defences, seed=seed, examples=examples)
-        situations = [judge.situation(cell) for cell in ((None, *cells) if clean else cells)]
         height, width = images.array(chosen[0]).shape[:2]
-        batch = batch or max(1, min(100, PIXELS_AT_ONCE // (height * width)))
-        starts = range(0, len(chosen), batch)
-        done, total = 0, len(starts) * len(situations)
-        for start in starts:
-            originals = images.images(chosen[start : start + batch]).to(device)
-            truth = labels[start : start + batch].to(device)
-            bare = judge.predict(originals)
-            for situation in situations:
-                if progress:
-                    progress(done, total, situation.cell.title if situation.cell else "clean")
-                judge.count(situation, originals, truth, bare, start)
-                done += 1
-        if progress:
-            progress(total, total, "done")
-    common = {"data": images.name, "classifier": name, "seed": seed, **provenance.made()}
-    return Report(
-        [result for situation in situations for result in judge.results(situation, common)],
-        [situation.example for situation in situations if situation.example],
-        images.classes,
-        tuple(notes),
-    )
+        room = PIXELS_AT_ONCE if tuple(knowledge) == ("gray-box",) and not others else PIXELS_THROUGH
+        judge = Judge(
+            network, defences, images, chosen, seed=seed, device=device,
+            batch=batch or max(1, min(100, room // (height * width))),
+        )  # fmt: skip
+        run = _Run(judge, name, known=known, keep=keep, progress=progress, examples=examples)
+        if clean:
+            run.all([Situation(network, tuple(defences))])
+        if "gray-box" in knowledge:
+            run.all(_gray_box(network, tuple(defences), budgets.of(wanted)))
+            run.all(adaptive.transfers(network, others, tuple(defences), budgets.linf))
+        if "white-box" in knowledge:
+            seen = list(budgets.of(_one_each(attacks, queries=False)))
+            for defence, module in defences.items():
+                run.all(
+                    adaptive.white_box(
+                        network, defence, module, seen,
+                        modes=modes, draws=draws, images=len(chosen), scan=run.accuracy,
+                    )
+                )  # fmt: skip
+        if "black-box" in knowledge:
+            asked = list(budgets.of(_one_each(attacks, queries=True)))
+            for defence, module in defences.items():
+                run.all(adaptive.black_box(network, defence, module, asked))
+        results, found = run.results, list[Check]()
+        if tuple(knowledge) != ("gray-box",) and clean:
+            results = [*results, *adaptive.worst_cases(results)]
+        if checks and clean and "white-box" in knowledge and any(a.norm == "linf" for a, _ in seen):
+            nearest = min(budgets.linf, key=lambda e: abs(e - USUAL))
+            for defence in [d for d in defences if d != "none"] or ["none"]:
+                checked = Checks(judge, defence, run.results, epsilon=nearest, draws=draws)
+                found += checked.all(run.tell)
+    return Report(results, found, run.pictures, images.classes, tuple(notes))
 
 
-class _Judge:
-    """Attacks the bare classifier, and counts what it gets right behind each defence."""
+class _Run:
+    """The situations of one evaluation, one after the other: each is run, or known already."""
 
     def __init__(
-        self, network: nn.Module, defences: dict[str, nn.Module], *, seed: int, examples: int
+        self,
+        judge: Judge,
+        classifier: str,
+        *,
+        known: Sequence[Result],
+        keep: Callable[[Sequence[Result]], None] | None,
+        progress: Progress | None,
+        examples: int,
     ) -> None:
-        self.network, self.defences, self.seed, self.examples = network, defences, seed, examples
-        self.searched: tuple[tuple[Attack, int], Tensor] | None = None
+        self.judge, self.examples = judge, examples
+        self.known = {r.fingerprint: r for r in known if r.fingerprint}
+        self.keep, self.progress = keep, progress
+        self.results: list[Result] = []
+        self.pictures: list[Example] = []
+        self.done = self.total = 0
+        self.common = {
+            "data": judge.data.name, "classifier": classifier, "seed": judge.seed, **provenance.made()
+        }  # fmt: skip
+        self.found: dict[Situation, list[Result]] = {}
+        self.digests = {name: digest(module) for name, module in judge.defences.items()}
+        self.network = digest(judge.classifier)
 
-    def situation(self, cell: _Cell | None) -> _Situation:
-        return _Situation(cell, dict.fromkeys(self.defences, 0))
+    def all(self, situations: Sequence[Situation]) -> None:
+        """Run what is not known, in order, and keep the results."""
+        situations = [s for s in situations if s not in self.found]
+        self.total += sum(self.judge.count(s.limit) for s in situations)
+        for situation in situations:
+            self._one(situation)
+        self.tell("done")
 
-    def count(self, situation: _Situation, clean: Tensor, truth: Tensor, bare: Tensor, start: int) -> None:
-        """One batch of one situation: clean images, labels, what the bare classifier says of them.
+    def accuracy(self, situation: Situation) -> float:
+        """The share of images that the first of its defences gets right."""
+        self.all([situation])
+        return self.found[situation][0].accuracy
 
-        `start` is the place of the batch's first image, for the seed.
-        """
-        images = clean
-        if situation.cell is not None:
-            began = time.monotonic()
-            images = self._attack(situation.cell, clean, truth, start)
-            situation.seconds += time.monotonic() - began
-        purified = {name: self._purify(name, images, start) for name in self.defences}
-        predictions = {name: self.predict(cleaned) for name, cleaned in purified.items()}
-        situation.n += len(truth)
-        for name, cleaned in purified.items():
-            situation.correct[name] += int((predictions[name] == truth).sum())
-            if situation.cell is None and not isinstance(self.defences[name], Identity):
-                situation.psnr.setdefault(name, []).append(psnr(cleaned, clean).cpu())
-        if situation.cell is not None:
-            turned = (predictions["none"] != truth) & (bare == truth)
-            situation.fooled += int(turned.sum())
-            far = distance(clean, images, situation.cell.attack.norm)[turned]
-            situation.distances.append(far.cpu())
-            if situation.example is None and self.examples:
-                # The first images that the attack turned; others only where there are too few.
-                rows = torch.cat([torch.nonzero(turned)[:, 0], torch.nonzero(~turned)[:, 0]])
-                rows = rows[: self.examples]
-                situation.example = Example(
-                    title=situation.cell.title,
-                    clean=clean[rows].cpu(),
-                    adversarial=images[rows].cpu(),
-                    labels=truth[rows].cpu(),
-                    clean_predictions=bare[rows].cpu(),
-                    purified={name: value[rows].cpu() for name, value in purified.items()},
-                    codes=self._codes(images[rows]),
-                    predictions={name: value[rows].cpu() for name, value in predictions.items()},
+    def _one(self, situation: Situation) -> None:
+        prints = {name: self._fingerprint(situation, name) for name in situation.defences}
+        kept = [self.known[p] for p in prints.values() if p in self.known]
+        if len(kept) == len(prints):
+            self.done += self.judge.count(situation.limit)
+        else:
+            outcome = self.judge.run(situation, examples=self.examples, step=self._step)
+            kept = [
+                replace(result, fingerprint=prints[result.defence])
+                for result in outcome.results(self.judge.defences, self.common)
+            ]
+            if outcome.example:
+                self.pictures.append(outcome.example)
+        self.found[situation] = kept
+        self.results += kept
+        if self.keep:
+            self.keep(self.results)
+
+    def tell(self, text: str) -> None:
+        """Say what is under way beside the situations."""
+        if self.progress:
+            self.progress(self.done, self.total, text)
+
+    def _step(self, title: str) -> None:
+        self.tell(title)
+        self.done += 1
+
+    def _fingerprint(self, situation: Situation, name: str) -> str:
+        attack, threat, defence = situation.attack, situation.threat_model, self.judge.defences[name]
+        return fingerprint(
+            {
+                "data": self.judge.data.name,
+                "images": [int(row) for row in self.judge.chosen[: situation.limit]],
+                "seed": self.judge.seed,
+                "batch": self.judge.batch,
+                "classifier": self.network,
+                "defence": [name, self.digests[name], type(defence).__qualname__],
+                "settings": defence.settings() if isinstance(defence, Purifier) else {},
+                "attack": [repr(attack), getattr(attack, "early", None), attack.version if attack else 0],
+                "threat": repr(threat),
+                "via": situation.via,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class _Budgets:
+    """Budgets by norm: L-infinity ones as fractions, L2 ones as lengths."""
+
+    linf: tuple[float, ...]
+    l2: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for epsilon in self.linf:
+            if not 0 < epsilon <= 1:
+                raise RequestError(
+                    f"epsilon is {epsilon:g} as a fraction ({epsilon * 255:g}/255); "
+                    "it must lie above 0 and at most at 1 (255/255)"
                 )
+        for epsilon in self.l2:
+            if not 0 < epsilon < float("inf"):
+                raise RequestError(f"l2_epsilon is {epsilon:g}; it must be a length above 0")
 
-    def results(self, situation: _Situation, common: dict[str, Any]) -> Iterator[Result]:
-        """One result for each defence; `common` is what all results of the evaluation share."""
-        cell = situation.cell
-        distances = torch.cat(situation.distances) if situation.distances else torch.empty(0)
-        for name, correct in situation.correct.items():
-            defence = self.defences[name]
-            measured = situation.psnr.get(name)
-            yield Result(
-                defence=name,
-                attack=cell.attack.name if cell else "none",
-                n=situation.n,
-                correct=correct,
-                threat_model=cell.threat_model if cell else None,
-                protocol=cell.attack.protocol if cell else None,
-                settings=asdict(cell.attack) if cell else {},
-                defence_settings=defence.settings() if isinstance(defence, Purifier) else {},
-                psnr=float(torch.cat(measured).mean()) if measured else None,
-                fooled=situation.fooled if cell else None,
-                distance=float(distances.median()) if len(distances) else None,
-                stochastic=bool(getattr(defence, "stochastic", False)),
-                seconds=round(situation.seconds, 2),
-                interval=wilson(correct, situation.n),
-                **common,
-            )
-
-    def _attack(self, cell: _Cell, clean: Tensor, truth: Tensor, start: int) -> Tensor:
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed + start)
-            attack, epsilon = cell.attack, cell.threat_model.epsilon
-            if not isinstance(attack, BudgetFree):
-                return attack(self.network, clean, truth, epsilon=epsilon)
-            goal = attack.goal(truth)
-            if self.searched is None or self.searched[0] != (attack, start):
-                self.searched = ((attack, start), attack.search(self.network, clean, goal))
-            return attack.within(self.network, clean, self.searched[1], goal, epsilon)
-
-    def _purify(self, name: str, images: Tensor, start: int) -> Tensor:
-        with torch.random.fork_rng(), torch.no_grad():
-            torch.manual_seed(self.seed + start)
-            try:
-                purified: Tensor = self.defences[name](images)
-            except Exception as error:  # someone else's code can raise anything
-                raise WorkError(f"defence {name!r} failed: {type(error).__name__}: {error}") from error
-        return purified
-
-    def predict(self, images: Tensor) -> Tensor:
-        with torch.no_grad():
-            logits: Tensor = self.network(images)
-        if not torch.isfinite(logits).all():
-            raise WorkError("the classifier returned NaN or infinite logits")
-        return logits.argmax(1)
-
-    def _codes(self, images: Tensor) -> dict[str, Tensor]:
-        return {
-            name: defence.compress(images).cpu()
-            for name, defence in self.defences.items()
-            if isinstance(defence, ComDefendPurifier)
-        }
+    def of(self, attacks: Iterable[Attack]) -> Iterable[tuple[Attack, float | None]]:
+        """Each attack with each of its budgets; L2 attacks that look for the nearest have none."""
+        for attack in attacks:
+            chosen: Sequence[float | None] = self.linf
+            if attack.norm == "l2":
+                chosen = (None,) if attack.protocol == "minimal" else self.l2
+            for epsilon in dict.fromkeys(chosen):
+                yield attack, epsilon
 
 
-@contextmanager
-def _as_judged(modules: Sequence[nn.Module], device: str) -> Iterator[None]:
-    """Modules on the device, in evaluation mode, their parameters without gradients; then as before."""
-    modes = [(module, module.training) for module in modules]
-    wanted = [(p, p.requires_grad) for module in modules for p in module.parameters()]
-    for module in modules:
-        module.to(device).eval().requires_grad_(False)
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.train(training)
-        for parameter, needed in wanted:
-            parameter.requires_grad_(needed)
+def _gray_box(
+    network: nn.Module, defences: tuple[str, ...], attacks: Iterable[tuple[Attack, float | None]]
+) -> list[Situation]:
+    """Attacks on the bare classifier, each tried on all defences."""
+    return [
+        Situation(network, defences, attack, ThreatModel(attack.norm, epsilon)) for attack, epsilon in attacks
+    ]
 
 
 def _defences(purifier: Defences, images: ImageSet, dtype: str) -> dict[str, nn.Module]:
@@ -305,29 +303,33 @@ def _defences(purifier: Defences, images: ImageSet, dtype: str) -> dict[str, nn.
     return found
 
 
-def _cells(
-    attacks: Sequence[str], epsilons: Sequence[float], protocols: Sequence[Protocol]
-) -> tuple[list[_Cell], list[str]]:
+def _attacks(names: Sequence[str], protocols: Sequence[Protocol]) -> tuple[list[Attack], list[str]]:
+    """Attacks by name under each protocol, and a note for each that a protocol leaves out."""
+    found: list[Attack] = []
+    notes: list[str] = []
     for protocol in protocols:
         check_protocol(protocol)
-    for epsilon in epsilons:
-        if not 0 < epsilon <= 1:
-            raise RequestError(
-                f"epsilon is {epsilon:g} as a fraction ({epsilon * 255:g}/255); "
-                "it must lie above 0 and at most at 1 (255/255)"
-            )
-    cells: list[_Cell] = []
-    notes: list[str] = []
-    for name in attacks:
+    for name in names:
         if name == "none":
             continue
         for protocol in protocols:
             attack = find_attack(name, protocol)
             if attack is None:
-                notes.append(
-                    f"{name} has no {protocol} form: it looks for the smallest perturbation by nature"
+                kind = "minimal" if protocol == "fixed" else "fixed"
+                reason = (
+                    "it looks for the smallest perturbation by nature"
+                    if kind == "minimal"
+                    else "it spends its whole budget"
                 )
-                continue
-            budgets: Sequence[float | None] = epsilons if attack.norm == "linf" else (None,)
-            cells += [_Cell(attack, ThreatModel(attack.norm, budget)) for budget in budgets]
-    return list(dict.fromkeys(cells)), list(dict.fromkeys(notes))
+                notes.append(f"{name} has no {protocol} form: {reason}")
+            elif not attack.queries:
+                found.append(attack)
+    return list(dict.fromkeys(found)), list(dict.fromkeys(notes))
+
+
+def _one_each(names: Sequence[str], *, queries: bool) -> list[Attack]:
+    """Attacks by name in one form each, the fixed one where there is one: those that ask for answers
+    only, or those that do not.
+    """
+    found = [find_attack(name, "fixed") or find_attack(name, "minimal") for name in names if name != "none"]
+    return [attack for attack in dict.fromkeys(found) if attack and attack.queries == queries]

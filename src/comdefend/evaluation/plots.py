@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from comdefend.errors import MissingExtraError
-from comdefend.evaluation.evaluate import Example
+from comdefend.evaluation.adaptive import WORST
+from comdefend.evaluation.judge import Example
 from comdefend.evaluation.results import Result
 from comdefend.evaluation.tables import defences, label
 from comdefend.image import code_picture, to_bytes
@@ -24,8 +25,12 @@ def accuracy_plot(results: Sequence[Result]) -> Any:
     plt = pyplot()
     panels: dict[tuple[str, str], list[Result]] = {}
     for result in results:
-        if result.protocol is not None:
-            panels.setdefault((result.protocol, result.attack), []).append(result)
+        threat = result.threat_model
+        # Of the many attacks that know the defence, the worst case is drawn.
+        if threat is not None and (
+            (threat.knowledge == "gray-box" and not result.via) or result.attack == WORST
+        ):
+            panels.setdefault((_kind(result), result.attack), []).append(result)
     clean = {r.defence: r for r in results if r.protocol is None}
     columns = max(1, min(4, len(panels)))
     lines = max(1, -(-len(panels) // columns))
@@ -35,7 +40,7 @@ def accuracy_plot(results: Sequence[Result]) -> Any:
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     names = defences(results)
-    for axis, ((protocol, attack), cells) in zip(axes.flat, panels.items(), strict=False):
+    for axis, ((kind, attack), cells) in zip(axes.flat, panels.items(), strict=False):
         for colour, name in zip(cycle(_COLOURS), names, strict=False):
             points = [r for r in cells if r.defence == name]
             if name in clean:
@@ -52,13 +57,15 @@ def accuracy_plot(results: Sequence[Result]) -> Any:
                 label=label(name),
             )  # fmt: skip
         unlimited = any(r.threat_model and r.threat_model.epsilon is None for r in cells)
-        axis.set_title(f"{attack}, {protocol}", fontsize=10)
-        axis.set_xlabel("clean, attacked (no budget)" if unlimited else "epsilon x 255", fontsize=9)
+        axis.set_title(f"{attack}, {kind}", fontsize=10)
+        length = any(r.threat_model and r.threat_model.norm == "l2" for r in cells)
+        budget = "epsilon (length)" if length else "epsilon x 255"
+        axis.set_xlabel("clean, attacked (no budget)" if unlimited else budget, fontsize=9)
         if unlimited:
             axis.set_xticks([0, 1], ["clean", "attacked"])
         axis.set_ylim(-3, 103)
         axis.grid(alpha=0.25)
-    axes[0][0].set_ylabel("accuracy in %, gray-box", fontsize=9)
+    axes[0][0].set_ylabel("accuracy in %", fontsize=9)
     if panels:
         handles, labels = axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
@@ -122,12 +129,20 @@ def as_data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
+def _kind(result: Result) -> str:
+    """The attacker, and the protocol where there is a choice."""
+    assert result.threat_model is not None
+    known = result.threat_model.knowledge
+    norm = "" if result.threat_model.norm == "linf" or result.threat_model.epsilon is None else ", L2"
+    return f"{known}{norm}" if result.protocol == "any" else f"{result.protocol}, {known}"
+
+
 def _position(result: Result, index: int) -> float:
     if result.threat_model is None:
         return 0.0
     if result.threat_model.epsilon is None:
         return float(index)
-    return result.threat_model.epsilon * 255
+    return result.threat_model.epsilon * (255 if result.threat_model.norm == "linf" else 1)
 
 
 def _magnify(difference: Tensor) -> tuple[Tensor, int]:

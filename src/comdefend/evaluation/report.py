@@ -1,16 +1,35 @@
 """A report folder: results.json, a self-contained report.html, and its pictures as PNG."""
 
 import html
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+from comdefend.atomic import write_json
 from comdefend.errors import RequestError
+from comdefend.evaluation.adaptive import WORST
+from comdefend.evaluation.checks import Check
 from comdefend.evaluation.evaluate import Report
 from comdefend.evaluation.plots import accuracy_plot, as_data_uri, as_png, example_plot
 from comdefend.evaluation.results import Result, write_results
-from comdefend.evaluation.tables import caption, defences, label, percent, rows
+from comdefend.evaluation.tables import (
+    HEADINGS,
+    KNOWN,
+    caption,
+    counted,
+    defences,
+    headlines,
+    label,
+    percent,
+    rows,
+)
 
 RESULTS = "results.json"
+CHECKS = "checks.json"
+PARTS = "parts.json"
+"""Results of an evaluation that is under way, for resuming it."""
+
 PAGE = "report.html"
 GRID = "examples.png"
 
@@ -22,6 +41,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: left; }
 td.n { text-align: right; } td small { color: #666; }
 img { max-width: 100%; } .card { background: #f4f6f8; padding: .8rem 1.2rem; border-radius: .4rem; }
+tr.warn td:nth-child(3) { color: #9a6700; } tr.fail td:nth-child(3) { color: #b3261e; font-weight: bold; }
+dt { font-weight: 600; } dd { margin: 0 0 .4rem; font-size: .85rem; color: #444; overflow-wrap: anywhere; }
 footer { color: #666; font-size: .85rem; margin-top: 2rem; }
 @media print { body { max-width: none; } h2 { break-after: avoid; } img { break-inside: avoid; } }
 """
@@ -40,6 +61,10 @@ def write_report(report: Report, folder: Path) -> dict[str, Path]:
     make_folder(folder)
     paths = {"results": folder / RESULTS, "page": folder / PAGE}
     write_results(paths["results"], report.results)
+    (folder / PARTS).unlink(missing_ok=True)
+    if report.checks:
+        paths["checks"] = folder / CHECKS
+        write_json(paths["checks"], [asdict(check) for check in report.checks])
     for stale in folder.glob("examples*.png"):
         stale.unlink()
     pictures = []
@@ -65,43 +90,97 @@ def _page(report: Report, pictures: Sequence[tuple[str, bytes]]) -> str:
         f'<h2>{html.escape(title)}</h2><img alt="{html.escape(title)}" src="{as_data_uri(png)}">'
         for title, png in pictures
     )
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in report.notes)
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in (*report.notes, *_flags(results)))
     facts = ", ".join(f"{k} {v}" for k, v in [*first.software.items(), *first.hardware.items()])
     card = "<br>".join(html.escape(line) for line in caption(results))
+    if not any(r.threat_model and r.threat_model.knowledge == "white-box" for r in results):
+        card += "<br>Not tried: an attacker who knows the defence (white-box). Expect far less."
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>comdefend report</title>
 <meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>
 <h1>{html.escape(first.classifier)} on {html.escape(first.data)}</h1>
-<p class="card">{card}<br>Not tried: an attacker who knows the defence (white-box). Expect far less.</p>
-{_table(results)}
+<p class="card">{card}</p>
+{_headlines(results)}
+{_checks(report.checks)}
+<h2>Every attack</h2>
+{_situations(results)}
 {f"<ul>{notes}</ul>" if notes else ""}
 {sections}
+{_again(results)}
 <footer>seed {first.seed}, commit {html.escape(first.commit or "unknown")}; {html.escape(facts)}</footer>
 </body></html>
 """
 
 
-def _table(results: Sequence[Result]) -> str:
-    names = defences(results)
-    head = "".join(
-        f"<th>{html.escape(text)}</th>"
-        for text in (
-            "attacker",
-            "protocol",
-            "attack",
-            "epsilon",
-            *(label(n) for n in names),
-        )
+def _headlines(results: Sequence[Result]) -> str:
+    """The worst case over all attacks, side by side for each attacker."""
+    found = headlines(results)
+    if not found:
+        return ""
+    lines = [
+        [
+            line.budget, label(line.defence), percent(line.clean),
+            *(percent(line.worst[k]) if k in line.worst else "" for k in KNOWN),
+        ]
+        for line in found
+    ]  # fmt: skip
+    return "<h2>Worst case over all attacks</h2>" + _table(["epsilon", "defence", "clean", *KNOWN], lines, 2)
+
+
+def _checks(checks: Sequence[Check]) -> str:
+    if not checks:
+        return ""
+    body = "".join(
+        f'<tr class="{check.status}"><td>{html.escape(label(check.defence))}</td>'
+        f"<td>{html.escape(check.name)}</td><td>{check.status}</td>"
+        f"<td>{html.escape(check.figure)}<br><small>{html.escape(check.meaning)}</small></td></tr>"
+        for check in checks
     )
+    head = "".join(f"<th>{text}</th>" for text in ("defence", "check", "", "found, and what it means"))
+    return (
+        f"<h2>Checks of the evaluation</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def _situations(results: Sequence[Result]) -> str:
+    """Every attack on its own, with how many images it broke of the model that it was made on."""
+    names = defences(results)
+    lines = []
+    for row in rows([r for r in results if r.attack != WORST]):
+        broke = next((str(r.fooled) for r in row.results.values() if r.fooled is not None), "")
+        cells = [counted(row.results[name], results) if name in row.results else "" for name in names]
+        lines.append([*row.words(), broke, *cells])
+    return _table([*HEADINGS, "broke", *(label(n) for n in names)], lines, len(HEADINGS))
+
+
+def _table(headings: Sequence[str], lines: Sequence[Sequence[str]], words: int) -> str:
+    """A table whose first `words` columns are words, the others numbers with their intervals."""
+    head = "".join(f"<th>{html.escape(text)}</th>" for text in headings)
     body = ""
-    for row in rows(results):
-        attacker = next((r.threat_model.knowledge for r in row.results.values() if r.threat_model), "-")
-        cells = "".join(
-            f"<td>{html.escape(t)}</td>" for t in (attacker, row.protocol, row.attack, row.budget)
-        )
-        for name in names:
-            text = percent(row.results[name]) if name in row.results else ""
-            value, _, interval = text.partition(" ")
+    for line in lines:
+        cells = "".join(f"<td>{html.escape(text)}</td>" for text in line[:words])
+        for text in line[words:]:
+            value, _, interval = html.escape(text).partition(" ")
             cells += f'<td class="n">{value} <small>{interval}</small></td>'
         body += f"<tr>{cells}</tr>"
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _flags(results: Sequence[Result]) -> list[str]:
+    """What attacks warned of themselves."""
+    return list(
+        dict.fromkeys(f"{r.attack} on {label(r.defence)}: {flag}" for r in results for flag in r.flags)
+    )
+
+
+def _again(results: Sequence[Result]) -> str:
+    """Every setting that is needed to run it again."""
+    attacks = {
+        f"{r.attack}, {r.protocol}": r.settings for r in results if r.threat_model and r.attack != WORST
+    }
+    made = {label(r.defence): r.defence_settings for r in results}
+    lines = [
+        f"<dt>{html.escape(name)}</dt><dd>{html.escape(json.dumps(settings))}</dd>"
+        for name, settings in {**attacks, **made}.items()
+    ]
+    return f"<h2>Settings</h2><dl>{''.join(lines)}</dl>"

@@ -7,16 +7,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 from comdefend.atomic import write_json
 from comdefend.attacks import Norm, Protocol
 from comdefend.errors import RequestError
 
-Knowledge = Literal["gray-box"]
-"""What the attacker knows. Gray-box: the classifier, with its gradients, and not the defence."""
+Knowledge = Literal["gray-box", "white-box", "black-box"]
 
-KNOWLEDGE: dict[str, str] = {
+KNOWLEDGE: dict[Knowledge, str] = {
     "gray-box": "the attacker knows the classifier and its weights, not the defence (the paper's setting)",
+    "white-box": "the attacker knows classifier and defence, with their weights, and differentiates both",
+    "black-box": "the attacker knows neither, and asks the defended classifier for its answers",
 }
+"""What the attacker knows, in words."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +41,34 @@ class ThreatModel:
 
 
 @dataclass(frozen=True)
+class Repeats:
+    """The same adversarial images before a random defence, `draws` times: shares of the images.
+
+    `mean`: right in a draw, on average; `majority`: right in more than half of the draws; `worst`: right
+    in all of them.
+    """
+
+    draws: int
+    mean: float
+    majority: float
+    worst: float
+
+
+@dataclass(frozen=True)
 class Result:
     """How many of `n` images one defended classifier got right in one situation.
 
     Without an attack (`attack` is "none", no threat model, no protocol) this is clean accuracy, and
     `psnr` is the mean over the images of the purified image's PSNR in dB (None without a defence).
-    `fooled` counts the images that the attack turned on the bare classifier, which it knew;
-    `distance` is the median size of the perturbation over those, in the threat model's norm.
-    `settings` are the attack's, `defence_settings` what identifies the defence (for ComDefend the
-    weights, their SHA-256, and what it computed in). `interval`: 95 %, Wilson. `fingerprint`: a hash
-    of all that the number depends on, where someone keeps results to not run them again.
+    `via`: the gradient mode of a white-box attack, or what it was made on instead of its target.
+    `fooled` counts the images that the attack turned on the model it was made on; `distance` is the median
+    size of the perturbation over those, in the threat model's norm. `right` says which images are (see
+    `pack`). An adaptive attack (any but gray-box) has more to tell: `rounded`, how many are right after
+    its images were rounded to 8 bits; `repeats`, of a random defence, whose `correct` is then that of
+    the majority; `flags`, what the attack itself warned of. `settings` are the attack's,
+    `defence_settings` what identifies the defence (for ComDefend the weights, their SHA-256, and what it
+    computed in). `interval`: 95 %, Wilson. `fingerprint`: a hash of all that the number depends on, where
+    someone keeps results to not run them again.
     """
 
     data: str
@@ -55,12 +78,17 @@ class Result:
     n: int
     correct: int
     threat_model: ThreatModel | None = None
-    protocol: Protocol | None = None
+    protocol: Protocol | Literal["any"] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     defence_settings: dict[str, Any] = field(default_factory=dict)
+    via: str = ""
     psnr: float | None = None
     fooled: int | None = None
     distance: float | None = None
+    rounded: int | None = None
+    repeats: Repeats | None = None
+    flags: tuple[str, ...] = ()
+    right: str = ""
     stochastic: bool = False
     seed: int = 0
     seconds: float = 0.0
@@ -73,6 +101,19 @@ class Result:
     @property
     def accuracy(self) -> float:
         return self.correct / self.n
+
+
+def pack(mask: Tensor) -> str:
+    """N booleans as hexadecimal digits, the first image the highest bit; `unpack` undoes it."""
+    bits = "".join("1" if value else "0" for value in mask.tolist())
+    width = -(-len(bits) // 4)
+    return f"{int(bits.ljust(4 * width, '0') or '0', 2):0{width}x}"
+
+
+def unpack(text: str, n: int) -> Tensor:
+    """The `n` booleans that `pack` wrote."""
+    bits = f"{int(text or '0', 16):0{4 * len(text)}b}"
+    return torch.tensor([bit == "1" for bit in bits[:n]])
 
 
 Z95 = 1.959964
@@ -107,6 +148,8 @@ def read_results(path: Path) -> list[Result]:
                     **entry,
                     "interval": tuple(entry["interval"]),
                     "threat_model": ThreatModel(**entry["threat_model"]) if entry["threat_model"] else None,
+                    "flags": tuple(entry.get("flags", ())),
+                    "repeats": Repeats(**entry["repeats"]) if entry.get("repeats") else None,
                 }
             )
             for entry in content

@@ -5,14 +5,11 @@ results file as soon as it is done, with a fingerprint of all that it depends on
 while that stays the same.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from comdefend import zoo
@@ -21,6 +18,7 @@ from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import ImageSet, load_data
 from comdefend.errors import RequestError
 from comdefend.evaluation import Result, evaluate, read_results, write_results
+from comdefend.evaluation.fingerprint import digest, fingerprint
 from comdefend.factory import is_factory
 from comdefend.paper.numbers import AccuracyTable, Row
 from comdefend.paper.settings import Progress, Settings
@@ -209,7 +207,7 @@ class _Laboratory:
             "purifier": [cell.row.purifier, self.purifiers[cell.row.purifier].settings()],
             "attack": [cell.attack, cell.protocol, cell.epsilon, repr(attack), _version(attack)],
         }
-        return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
+        return fingerprint(depends)
 
     def _trained(self, purifier: str) -> str:
         """A purifier's reference, its `weights=NAME` looked for in `trained` where they do not ship."""
@@ -226,15 +224,6 @@ class _Laboratory:
             if not name.endswith(".safetensors"):
                 raise RequestError(f"its classifier is not trained here:  comdefend train {name}")
         return load_classifier(name)
-
-
-def digest(network: nn.Module) -> str:
-    """A short hash of a network's weights."""
-    found = hashlib.sha256()
-    for key, tensor in sorted(network.state_dict().items()):
-        found.update(key.encode())
-        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]
 
 
 def _version(attack: Attack | None) -> int:

@@ -18,8 +18,8 @@ from comdefend.atomic import write_json
 from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import load_data
 from comdefend.evaluation import wilson
+from comdefend.evaluation.fingerprint import digest
 from comdefend.evaluation.reconstruction import reconstruction
-from comdefend.paper.accuracy import digest
 from comdefend.paper.numbers import BITS, GRID
 from comdefend.paper.settings import Grid, Progress, Settings, Shown
 from comdefend.purifiers import load_comdefend

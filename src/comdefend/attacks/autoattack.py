@@ -1,0 +1,116 @@
+"""AutoAttack and parts of it (Croce & Hein, 2020): the authors' code, as packaged in pyautoattack.
+
+What it warns of (random outputs, zero gradients, a query attack that beats those with gradients) goes to
+the logger "auto-attack", where an evaluation collects it.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from comdefend.attacks.base import Attack, Goal, Norm
+from comdefend.errors import MissingExtraError, RequestError
+
+LOGGER = "auto-attack"
+
+
+@dataclass(frozen=True)
+class AutoAttack(Attack):
+    """Four attacks, each on what the ones before it left: APGD with cross-entropy, APGD and FAB on every
+    class, Square. `kind` "rand" is for random defences: APGD with two losses, twenty draws a step.
+    """
+
+    name = "autoattack"
+    norm: ClassVar[Norm] = "linf"
+    protocol = "fixed"
+    targeted = False
+    slow = True
+
+    kind: Literal["standard", "rand"] = "standard"
+
+    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
+        made = _auto_attack(model, images, self, epsilon, version=self.kind)
+        with torch.no_grad():
+            others = model(images[:1]).shape[1] - 1
+        # Of fewer than ten classes there are fewer to aim at; their loss needs four.
+        made.apgd_targeted.n_target_classes = min(others, made.apgd_targeted.n_target_classes)
+        made.fab.n_target_classes = min(others, made.fab.n_target_classes)
+        if others < 3:
+            made.attacks_to_run = [part for part in made.attacks_to_run if part not in ("apgd-t", "apgd-dlr")]
+        return _run(made, images, goal)
+
+
+@dataclass(frozen=True)
+class AutoAttackL2(AutoAttack):
+    """AutoAttack under L2."""
+
+    name = "autoattack-l2"
+    norm = "l2"
+
+
+@dataclass(frozen=True)
+class APGD(Attack):
+    """PGD without a step size to choose: the two parts of AutoAttack that follow the gradient of one loss,
+    cross-entropy and the difference of logits ratio.
+    """
+
+    name = "apgd"
+    norm = "linf"
+    protocol = "fixed"
+    targeted = False
+    slow = True
+
+    steps: int = 100
+
+    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
+        made = _auto_attack(model, images, self, epsilon, version="custom", attacks=["apgd-ce", "apgd-dlr"])
+        made.apgd.n_restarts, made.apgd.n_iter = 1, self.steps
+        made.apgd.n_iter_orig = self.steps
+        return _run(made, images, goal)
+
+
+@dataclass(frozen=True)
+class Square(Attack):
+    """Square Attack (Andriushchenko et al., 2020): squares at random places, kept where they raise
+    the margin. It asks for logits, `asked` times an image.
+    """
+
+    name = "square"
+    norm = "linf"
+    protocol = "fixed"
+    targeted = False
+    queries = True
+    slow = True
+
+    asked: int = 1000
+
+    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
+        made = _auto_attack(model, images, self, epsilon, version="custom", attacks=["square"])
+        made.square.n_queries = self.asked
+        return _run(made, images, goal)
+
+
+def _auto_attack(
+    model: nn.Module, images: Tensor, attack: Attack, epsilon: float | None, **options: Any
+) -> Any:
+    try:
+        import pyautoattack
+    except ImportError as error:
+        raise MissingExtraError(f"attack {attack.name}", extra="evaluate", package="pyautoattack") from error
+    if epsilon is None:
+        raise RequestError(f"attack {attack.name} needs a budget (epsilon)")
+    # It seeds torch itself at every step; where it starts depends on the generator, as all here does.
+    seed = int(torch.randint(2**31, (1,)))
+    norm = "Linf" if attack.norm == "linf" else "L2"
+    return pyautoattack.AutoAttack(
+        model.eval(), norm=norm, eps=epsilon, seed=seed, device=images.device, **options
+    )
+
+
+def _run(made: Any, images: Tensor, goal: Goal) -> Tensor:
+    """What was found; AutoAttack gives the image back where it found nothing."""
+    with torch.random.fork_rng():
+        found: Tensor = made.run_standard_evaluation(images.float(), goal.labels, batch_size=len(images))[0]
+    return found.to(images.dtype)

@@ -1,0 +1,196 @@
+"""Attackers who know the defence, or only its answers: which situations they make, and the worst of them.
+
+White-box, every attack goes through every gradient mode of a purifier. Where there are many images, the
+modes are first tried on `SCAN` of them, and the best `KEPT` go on to all.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from comdefend.attacks import BIM, MIFGSM, PGD, Attack, AutoAttack, Norm
+from comdefend.attacks.adaptive import ESTIMATED, AdaptiveView, gradient_modes
+from comdefend.evaluation.judge import Situation
+from comdefend.evaluation.results import Knowledge, Result, ThreatModel, pack, unpack, wilson
+from comdefend.purifiers import Purifier
+
+SCAN, KEPT = 100, 2
+"""Images that all modes are tried on, and how many modes go on to the others."""
+
+FEW, FEWEST = 100, 16
+"""Images for slow attacks, and for estimated gradients, which take dozens of answers a step."""
+
+DRAWS = 20
+"""Draws of a random defence behind each gradient (EOT)."""
+
+WORST = "worst case"
+"""The name of the attack that is all attacks: an image counts as right if none of them broke it."""
+
+
+class Surrogate(nn.Module):
+    """The classifier behind a purifier's differentiable stand-in: what a transfer attack is made on."""
+
+    def __init__(self, classifier: nn.Module, purifier: Purifier) -> None:
+        super().__init__()
+        self.classifier, self.purifier = classifier, purifier
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.purifier.surrogate(images).clamp(0, 1))
+        return logits
+
+
+def white_box(
+    classifier: nn.Module,
+    name: str,
+    purifier: nn.Module,
+    attacks: Iterable[tuple[Attack, float | None]],
+    *,
+    modes: Sequence[str] | None,
+    draws: int,
+    images: int,
+    scan: Callable[[Situation], float],
+) -> list[Situation]:
+    """The situations of an attacker who knows one defence; `scan` gives the accuracy
+    in those that choose its modes.
+
+    `attacks` come with their budgets. `modes`: those of the purifier where it is None.
+    """
+    random = bool(getattr(purifier, "stochastic", False))
+    tried = tuple(modes) if modes else gradient_modes(purifier)
+
+    def situation(attack: Attack, epsilon: float | None, mode: str, limit: int | None) -> Situation:
+        behind = draws if random else 1
+        if isinstance(attack, AutoAttack) and random:
+            attack, behind = replace(attack, kind="rand"), 1  # which draws for itself
+        if isinstance(attack, BIM | PGD | MIFGSM) and not random:
+            attack = replace(attack, early=True)
+        return Situation(
+            AdaptiveView(classifier, purifier, mode=mode, draws=behind), (name,), attack,
+            ThreatModel(attack.norm, epsilon, "white-box"),
+            via=f"{mode}, {behind} draws" if behind > 1 else mode, limit=limit,
+        )  # fmt: skip
+
+    chosen = list(attacks)
+    budgets = list(dict.fromkeys((attack.norm, epsilon) for attack, epsilon in chosen))
+    found: list[Situation] = []
+    kept = tried
+    if len(tried) > KEPT and images > SCAN and budgets:
+        probe = min((e for norm, e in budgets if norm == "linf" and e), default=8 / 255)
+        scanned = [
+            situation(PGD(steps=10, step=0.25), probe, mode, FEWEST if mode == ESTIMATED else SCAN)
+            for mode in tried
+        ]
+        found += scanned
+        order = sorted(scanned, key=scan)
+        kept = tuple(s.via.split(",")[0] for s in order if not s.via.startswith(ESTIMATED))[:KEPT]
+    for attack, epsilon in chosen:
+        for mode in kept:
+            limit = FEWEST if mode == ESTIMATED else FEW if attack.slow else None
+            if mode != ESTIMATED or isinstance(attack, PGD):
+                found.append(situation(attack, epsilon, mode, limit))
+    if isinstance(purifier, Purifier) and type(purifier).surrogate is not Purifier.surrogate and not random:
+        target = Surrogate(classifier, purifier)
+        found += [
+            Situation(
+                target, (name,), PGD(), ThreatModel("linf", epsilon, "white-box"),
+                via="transfer from its surrogate", limit=SCAN,
+            )
+            for norm, epsilon in budgets if norm == "linf"
+        ]  # fmt: skip
+    return found
+
+
+def black_box(
+    classifier: nn.Module,
+    name: str,
+    purifier: nn.Module,
+    attacks: Iterable[tuple[Attack, float | None]],
+) -> list[Situation]:
+    """The situations of an attacker who only sees answers of the defended classifier."""
+    target = AdaptiveView(classifier, purifier)
+    return [
+        Situation(target, (name,), a, ThreatModel(a.norm, epsilon, "black-box"), limit=FEW)
+        for a, epsilon in attacks
+    ]
+
+
+def transfers(
+    classifier: nn.Module,
+    stand_ins: Mapping[str, nn.Module],
+    defences: Sequence[str],
+    budgets: Sequence[float],
+) -> list[Situation]:
+    """PGD on the classifier behind stand-ins for the defences, which the attacker does not know."""
+    found = []
+    for reference, purifier in stand_ins.items():
+        target = AdaptiveView(classifier, purifier, mode=gradient_modes(purifier)[0])
+        found += [
+            Situation(
+                target, tuple(defences), PGD(), ThreatModel("linf", epsilon), via=f"transfer from {reference}"
+            )
+            for epsilon in budgets
+        ]
+    return found
+
+
+def worst_cases(results: Sequence[Result]) -> list[Result]:
+    """For each defence, norm and budget the images that no attack within the budget broke, and that were
+    right to begin with: for the gray-box attacker, and for the one who knows the defence, who may make
+    all attacks. One who was given fewer images broke none of the others.
+    """
+    clean = {r.defence: r for r in results if r.threat_model is None}
+    threats = dict.fromkeys(
+        (r.threat_model.norm, r.threat_model.epsilon)
+        for r in results
+        if r.threat_model is not None and r.threat_model.epsilon is not None
+    )
+    levels: tuple[Knowledge, ...] = ("gray-box", "white-box")
+    found = []
+    for knowledge in levels:
+        for norm, epsilon in threats:
+            for name, before in clean.items():
+                within = [
+                    r for r in results if r.defence == name and _within(r, norm, epsilon or 0, knowledge)
+                ]
+                if any(r.threat_model and r.threat_model.knowledge == knowledge for r in within):
+                    threat = ThreatModel(norm, epsilon, knowledge)
+                    found.append(_worst(before, within, threat))
+    return found
+
+
+def _within(result: Result, norm: Norm, epsilon: float, knowledge: Knowledge) -> bool:
+    """Whether an attacker with this budget and knowledge could have made these images."""
+    threat = result.threat_model
+    if threat is None or threat.norm != norm or threat.epsilon is None or threat.epsilon > epsilon + 1e-9:
+        return False
+    return knowledge == "white-box" or threat.knowledge == knowledge
+
+
+def _worst(clean: Result, within: Sequence[Result], threat: ThreatModel) -> Result:
+    right = unpack(clean.right, clean.n)
+    for result in within:
+        right[: result.n] &= unpack(result.right, result.n)
+    correct = int(right.sum())
+    return replace(
+        clean,
+        attack=WORST,
+        correct=correct,
+        threat_model=threat,
+        protocol="any",
+        settings={"attacks": list(dict.fromkeys(situation_title(r) for r in within))},
+        psnr=None,
+        right=pack(right),
+        seconds=0.0,
+        interval=wilson(correct, clean.n),
+        fingerprint="",
+    )
+
+
+def situation_title(result: Result) -> str:
+    """The attack of a result in words: its name, protocol and budget, and what it went through."""
+    threat = result.threat_model
+    if threat is None:
+        return "clean"
+    via = f", {result.via}" if result.via else ""
+    return f"{threat.knowledge}: {result.attack}, {result.protocol}, {threat.budget()} {threat.norm}{via}"

@@ -1,0 +1,307 @@
+"""The judge: makes adversarial images for one situation after another, and counts what defences get right."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from comdefend.attacks import Attack, BudgetFree, autoattack, distance
+from comdefend.data import ImageSet
+from comdefend.errors import WorkError
+from comdefend.evaluation.results import Repeats, Result, ThreatModel, pack, wilson
+from comdefend.image import psnr
+from comdefend.purifiers import ComDefendPurifier, Identity, Purifier
+
+REPEATS = 20
+"""How often a random defence judges the images of an attack that knows it."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A few images of one situation, for looking at: what came in, what the attack and each defence made.
+
+    `purified` and `predictions` have one entry for each defence; `codes` where a defence has a code.
+    """
+
+    title: str
+    clean: Tensor
+    adversarial: Tensor
+    labels: Tensor
+    clean_predictions: Tensor
+    purified: dict[str, Tensor]
+    codes: dict[str, Tensor]
+    predictions: dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Situation:
+    """One attack on one target, and the names of the defences that are tried on what it makes.
+
+    `target` is the model that the attack may differentiate or query; `via` says what it is, where that
+    is not the bare classifier of a gray-box attacker: a gradient mode, or a stand-in. At most `limit`
+    images. Without an attack it is clean accuracy.
+    """
+
+    target: nn.Module
+    defences: tuple[str, ...]
+    attack: Attack | None = None
+    threat_model: ThreatModel | None = None
+    via: str = ""
+    limit: int | None = None
+
+    @property
+    def title(self) -> str:
+        if self.attack is None or self.threat_model is None:
+            return "clean"
+        budget = f"epsilon {self.threat_model.budget()} ({self.threat_model.norm})"
+        via = f", {self.via}" if self.via else ""
+        return f"{self.attack.name}, {self.attack.protocol}, {budget}{via}"
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the attacker has the defence before him, to differentiate or to query."""
+        return self.threat_model is not None and self.threat_model.knowledge != "gray-box"
+
+
+@dataclass
+class Outcome:
+    """What a situation came to: for each defence which of `n` images it got right, and the rest."""
+
+    situation: Situation
+    right: dict[str, list[Tensor]]
+    rounded: dict[str, list[Tensor]] = field(default_factory=dict)
+    repeats: dict[str, list[Tensor]] = field(default_factory=dict)
+    psnr: dict[str, list[Tensor]] = field(default_factory=dict)
+    distances: list[Tensor] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
+    n: int = 0
+    fooled: int = 0
+    seconds: float = 0.0
+    example: Example | None = None
+
+    def mask(self, name: str) -> Tensor:
+        """Which images a defence got right; of a random one, in most of its draws. N booleans."""
+        if name in self.repeats:
+            votes = torch.cat(self.repeats[name], 1)
+            return votes.float().mean(0) > 0.5
+        return torch.cat(self.right[name])
+
+    def results(self, defences: Mapping[str, nn.Module], common: Mapping[str, Any]) -> Iterator[Result]:
+        """One result for each defence; `common` is what all results of an evaluation share."""
+        attack = self.situation.attack
+        distances = torch.cat(self.distances) if self.distances else torch.empty(0)
+        for name in self.situation.defences:
+            defence, mask = defences[name], self.mask(name)
+            correct = int(mask.sum())
+            psnrs = self.psnr.get(name)
+            yield Result(
+                defence=name,
+                attack=attack.name if attack else "none",
+                n=self.n,
+                correct=correct,
+                threat_model=self.situation.threat_model,
+                protocol=attack.protocol if attack else None,
+                settings=attack.settings() if attack else {},
+                defence_settings=defence.settings() if isinstance(defence, Purifier) else {},
+                via=self.situation.via,
+                psnr=float(torch.cat(psnrs).mean()) if psnrs else None,
+                fooled=self.fooled if attack else None,
+                distance=float(distances.median()) if len(distances) else None,
+                rounded=int(torch.cat(self.rounded[name]).sum()) if name in self.rounded else None,
+                repeats=_repeats(self.repeats[name]) if name in self.repeats else None,
+                flags=tuple(dict.fromkeys(self.flags)),
+                right=pack(mask),
+                stochastic=bool(getattr(defence, "stochastic", False)),
+                seconds=round(self.seconds, 2),
+                interval=wilson(correct, self.n),
+                **common,
+            )
+
+
+class Judge:
+    """One classifier, its defences by name, and the images that they are judged on."""
+
+    def __init__(
+        self,
+        classifier: nn.Module,
+        defences: Mapping[str, nn.Module],
+        data: ImageSet,
+        chosen: Sequence[int],
+        *,
+        seed: int,
+        batch: int,
+        device: str,
+    ) -> None:
+        self.classifier, self.defences = classifier, defences
+        self.data, self.chosen, self.labels = data, chosen, data.labels(chosen)
+        self.seed, self.batch, self.device = seed, batch, device
+        self.searched: dict[tuple[Attack, int, int], Tensor] = {}
+
+    def batches(self, limit: int | None = None) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """The place of the first image, images and labels, batch by batch."""
+        count = min(limit or len(self.chosen), len(self.chosen))
+        for start in range(0, count, self.batch):
+            rows = self.chosen[start : min(start + self.batch, count)]
+            images = self.data.images(rows).to(self.device)
+            yield start, images, self.labels[start : start + len(rows)].to(self.device)
+
+    def count(self, limit: int | None = None) -> int:
+        """How many batches `batches` gives."""
+        return -(-min(limit or len(self.chosen), len(self.chosen)) // self.batch)
+
+    def run(
+        self, situation: Situation, *, examples: int = 0, step: Callable[[str], None] | None = None
+    ) -> Outcome:
+        """All images through one situation. `step` is called before each batch."""
+        outcome = Outcome(situation, {name: [] for name in situation.defences})
+        for start, clean, truth in self.batches(situation.limit):
+            if step:
+                step(situation.title)
+            self._count(outcome, clean, truth, start, examples)
+        return outcome
+
+    def predict(self, model: nn.Module, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits: Tensor = model(images)
+        if not torch.isfinite(logits).all():
+            raise WorkError("the classifier returned NaN or infinite logits")
+        return logits.argmax(1)
+
+    def attack(self, situation: Situation, clean: Tensor, truth: Tensor, start: int) -> Tensor:
+        """Adversarial images; `start` is the place of the batch's first image, for the seed."""
+        assert situation.attack is not None
+        assert situation.threat_model is not None
+        attack, epsilon = situation.attack, situation.threat_model.epsilon
+        with self._drawn(start):
+            if not isinstance(attack, BudgetFree):
+                return attack(situation.target, clean, truth, epsilon=epsilon)
+            goal = attack.goal(truth)
+            key = (attack, id(situation.target), start)
+            if key not in self.searched:
+                # Kept for the next budgets, which follow at once; those of other attacks are done with.
+                self.searched = {k: v for k, v in self.searched.items() if k[:2] == key[:2]}
+                self.searched[key] = attack.search(situation.target, clean, goal)
+            return attack.within(situation.target, clean, self.searched[key], goal, epsilon)
+
+    def purify(self, name: str, images: Tensor, start: int) -> Tensor:
+        with self._drawn(start), torch.no_grad():
+            try:
+                purified: Tensor = self.defences[name](images)
+            except Exception as error:  # someone else's code can raise anything
+                raise WorkError(f"defence {name!r} failed: {type(error).__name__}: {error}") from error
+        return purified
+
+    @contextmanager
+    def _drawn(self, start: int) -> Iterator[None]:
+        """Random numbers that depend on the seed and the place of the batch alone."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed + start)
+            yield
+
+    def _count(self, outcome: Outcome, clean: Tensor, truth: Tensor, start: int, examples: int) -> None:
+        situation, images = outcome.situation, clean
+        if situation.attack is not None:
+            began = time.monotonic()
+            with _warnings(outcome.flags):
+                images = self.attack(situation, clean, truth, start)
+            outcome.seconds += time.monotonic() - began
+        names = situation.defences
+        purified = {name: self.purify(name, images, start) for name in names}
+        predictions = {name: self.predict(self.classifier, cleaned) for name, cleaned in purified.items()}
+        outcome.n += len(truth)
+        for name, cleaned in purified.items():
+            outcome.right[name].append((predictions[name] == truth).cpu())
+            if situation.attack is None and not isinstance(self.defences[name], Identity):
+                outcome.psnr.setdefault(name, []).append(psnr(cleaned, clean).cpu())
+        if situation.adaptive:
+            self._look_again(outcome, images, truth, start)
+        if situation.attack is not None:
+            with self._drawn(start):
+                before, after = (self.predict(situation.target, at) for at in (clean, images))
+            turned = (after != truth) & (before == truth)
+            outcome.fooled += int(turned.sum())
+            outcome.distances.append(distance(clean, images, situation.attack.norm)[turned].cpu())
+            if outcome.example is None and examples:
+                # The first images that the attack turned; others only where there are too few.
+                rows = torch.cat([torch.nonzero(turned)[:, 0], torch.nonzero(~turned)[:, 0]])[:examples]
+                bare = self.predict(self.classifier, images) if "none" not in names else predictions["none"]
+                outcome.example = Example(
+                    title=situation.title,
+                    clean=clean[rows].cpu(),
+                    adversarial=images[rows].cpu(),
+                    labels=truth[rows].cpu(),
+                    clean_predictions=self.predict(self.classifier, clean)[rows].cpu(),
+                    purified={name: value[rows].cpu() for name, value in purified.items()},
+                    codes=self._codes(names, images[rows]),
+                    predictions={
+                        name: value[rows].cpu() for name, value in {"none": bare, **predictions}.items()
+                    },
+                )
+
+    def _look_again(self, outcome: Outcome, images: Tensor, truth: Tensor, start: int) -> None:
+        """The images of an adaptive attack rounded to 8 bits, and, behind a random defence, drawn anew."""
+        stored = (images * 255).round() / 255
+        for name in outcome.situation.defences:
+            after = self.predict(self.classifier, self.purify(name, stored, start))
+            outcome.rounded.setdefault(name, []).append((after == truth).cpu())
+            if getattr(self.defences[name], "stochastic", False):
+                votes = [
+                    self.predict(self.classifier, self.purify(name, images, start + 7919 * draw)) == truth
+                    for draw in range(1, REPEATS + 1)
+                ]
+                outcome.repeats.setdefault(name, []).append(torch.stack(votes).cpu())
+
+    def _codes(self, names: Sequence[str], images: Tensor) -> dict[str, Tensor]:
+        defences = ((name, self.defences[name]) for name in names)
+        return {n: d.compress(images).cpu() for n, d in defences if isinstance(d, ComDefendPurifier)}
+
+
+def _repeats(votes: list[Tensor]) -> Repeats:
+    drawn = torch.cat(votes, 1).float()  # draws x images
+    shares = drawn.mean(0)
+    return Repeats(
+        draws=len(drawn),
+        mean=float(shares.mean()),
+        majority=float((shares > 0.5).float().mean()),
+        worst=float((shares == 1).float().mean()),
+    )
+
+
+@contextmanager
+def _warnings(found: list[str]) -> Iterator[None]:
+    """What AutoAttack warns of goes into `found`, and nowhere else."""
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record.getMessage())
+
+    logger, collector = logging.getLogger(autoattack.LOGGER), Collector(logging.WARNING)
+    before = logger.propagate
+    logger.addHandler(collector)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(collector)
+        logger.propagate = before
+
+
+@contextmanager
+def as_judged(modules: Sequence[nn.Module], device: str) -> Iterator[None]:
+    """Modules on the device, in evaluation mode, their parameters without gradients; then as before."""
+    modes = [(module, module.training) for module in modules]
+    wanted = [(p, p.requires_grad) for module in modules for p in module.parameters()]
+    for module in modules:
+        module.to(device).eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.train(training)
+        for parameter, needed in wanted:
+            parameter.requires_grad_(needed)

@@ -1,0 +1,188 @@
+"""Attackers who know the defence: what breaks what, as published, and the worst case over all of them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from comdefend.data import ImageSet
+from comdefend.errors import RequestError
+from comdefend.evaluation import Report, Result, ThreatModel, evaluate, read_results, write_results
+from comdefend.evaluation.adaptive import WORST, worst_cases
+from comdefend.evaluation.results import pack, unpack
+from comdefend.evaluation.tables import headlines
+from comdefend.purifiers import ComDefendPurifier
+from tests.conftest import TinyClassifier, tiny_model
+from tests.evaluation.killer import GradientKiller
+
+BUDGET = 8 / 255
+
+
+def accuracy(report: Report, *, defence: str, knowledge: str, attack: str = WORST) -> float:
+    return next(
+        r.accuracy
+        for r in report.results
+        if r.defence == defence and r.attack == attack and r.threat_model
+        and r.threat_model.knowledge == knowledge
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def report(sample: ImageSet) -> Report:
+    return evaluate(
+        TinyClassifier(classes=10).eval(),
+        {"tiny": ComDefendPurifier(tiny_model()), "killer": GradientKiller()},
+        data=sample, attacks=["fgsm", "pgd", "pgd-l2", "square"], epsilons=[2 / 255, 16 / 255],
+        knowledge=["gray-box", "white-box", "black-box"], limit=12, batch=8, checks=False,
+    )  # fmt: skip
+
+
+def test_every_mode_of_a_purifier_is_shown(report: Report) -> None:
+    shown = {r.via for r in report.results if r.defence == "tiny" and r.attack == "pgd" and r.via}
+    assert {"autograd", "straight-through", "tempered-50", "surrogate", "identity", "spsa"} <= shown
+    assert "transfer from its surrogate" in shown
+    killed = {r.via for r in report.results if r.defence == "killer" and r.attack == "pgd" and r.via}
+    assert killed == {"autograd", "identity", "spsa"}
+
+
+def test_the_worst_case_is_no_better_than_any_attack(report: Report) -> None:
+    for worst in (r for r in report.results if r.attack == WORST):
+        assert worst.threat_model
+        for result in report.results:
+            if result.defence == worst.defence and result.n == worst.n:
+                threat = result.threat_model
+                if threat is None or (
+                    threat.knowledge in ("gray-box", worst.threat_model.knowledge)
+                    and (threat.norm, threat.epsilon) == (worst.threat_model.norm, worst.threat_model.epsilon)
+                ):
+                    assert worst.correct <= result.correct
+
+
+def test_headlines_hold_both_attackers_side_by_side(report: Report) -> None:
+    lines = {(h.budget, h.defence): h for h in headlines(report.results)}
+    line = lines["16/255 linf", "tiny"]
+    assert line.worst["white-box"].correct <= line.worst["gray-box"].correct <= line.clean.correct
+    assert ("0.5 l2", "tiny") in lines
+
+
+def test_an_adaptive_result_says_what_became_of_stored_images(report: Report) -> None:
+    white = [r for r in report.results if r.threat_model and r.threat_model.knowledge == "white-box"]
+    assert all(r.rounded is not None for r in white if r.attack != WORST)
+    assert all(r.rounded is None for r in report.results if r.threat_model is None)
+
+
+def test_a_defence_that_only_hides_gradients_is_driven_to_where_it_would_be_without(report: Report) -> None:
+    killed, bare = (accuracy(report, defence=d, knowledge="white-box") for d in ("killer", "none"))
+    assert killed == bare
+
+
+def test_masks_survive_their_file() -> None:
+    for n in (1, 3, 8, 37):
+        mask = torch.rand(n) < 0.5
+        assert torch.equal(unpack(pack(mask), n), mask)
+
+
+def test_the_worst_case_counts_images_and_not_averages() -> None:
+    def result(right: list[bool], attack: str, **threat: object) -> Result:
+        model = ThreatModel("linf", BUDGET, **threat) if threat else None  # type: ignore[arg-type]
+        mask = torch.tensor(right)
+        return Result("d", "c", "p", attack, len(right), sum(right), model, right=pack(mask))
+
+    clean = result([True, True, True, False], "none")
+    gray = result([True, True, False, False], "a", knowledge="gray-box")
+    white = result([False, True, True, False], "b", knowledge="white-box")
+    few = result([True, False], "c", knowledge="white-box")
+    found = {r.threat_model.knowledge: r for r in worst_cases([clean, gray, white, few]) if r.threat_model}
+    assert unpack(found["gray-box"].right, 4).tolist() == [True, True, False, False]
+    assert found["white-box"].correct == 0
+    smaller = replace(white, threat_model=ThreatModel("linf", BUDGET / 2, "white-box"))
+    larger = replace(white, threat_model=ThreatModel("linf", BUDGET * 2, "white-box"))
+    at = {r.threat_model.epsilon: r.correct for r in worst_cases([clean, smaller, larger]) if r.threat_model}
+    assert at == {BUDGET / 2: 2, BUDGET * 2: 2}
+
+
+@pytest.mark.parametrize(
+    "defence",
+    ["feature-squeezing:bits=4,window=1", "jpeg:quality=75", "resize-pad"],
+)
+def test_bpda_and_eot_break_what_they_are_published_to_break(defence: str, sample: ImageSet) -> None:
+    """Athalye et al., 2018: bit-depth reduction and JPEG by BPDA, random resizing by EOT."""
+    made = evaluate(
+        "cifar10-resnet9-plain", defence, data=sample, attacks=["pgd"], epsilons=[BUDGET], limit=10,
+        knowledge=["white-box"], modes=None if defence == "resize-pad" else ["surrogate"], draws=3,
+        protocols=["fixed"], checks=False,
+    )  # fmt: skip
+    clean = next(r for r in made.results if r.defence == defence and r.threat_model is None)
+    assert clean.accuracy > 0.7
+    assert accuracy(made, defence=defence, knowledge="white-box") <= 0.1
+
+
+def test_a_random_defence_is_judged_by_many_draws(sample: ImageSet) -> None:
+    made = evaluate(
+        TinyClassifier(classes=10).eval(), "resize-pad", data=sample, attacks=["pgd"], epsilons=[BUDGET],
+        limit=8, knowledge=["white-box"], draws=2, modes=["autograd"], checks=False,
+    )  # fmt: skip
+    result = next(r for r in made.results if r.attack == "pgd" and r.defence == "resize-pad")
+    assert result.via == "autograd, 2 draws"
+    assert result.repeats is not None
+    assert result.repeats.draws == 20
+    assert result.repeats.worst <= result.repeats.majority == result.accuracy
+
+
+def test_many_images_are_attacked_in_the_best_modes_only(
+    sample: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comdefend.evaluation.adaptive.SCAN", 10)
+    made = evaluate(
+        TinyClassifier(classes=10).eval(), {"tiny": ComDefendPurifier(tiny_model())}, data=sample,
+        attacks=["pgd"], epsilons=[BUDGET], limit=14, knowledge=["white-box"], checks=False,
+    )  # fmt: skip
+    own = [r for r in made.results if r.defence == "tiny" and r.attack == "pgd" and "transfer" not in r.via]
+    own = [r for r in own if r.via != "spsa"]
+    scanned, kept = ({r.via for r in own if r.n == n} for n in (10, 14))
+    assert len(scanned) > 5
+    assert len(kept) == 2
+    best = sorted(r.accuracy for r in own if r.n == 10)
+    assert all(r.accuracy <= best[1] for r in own if r.n == 10 and r.via in kept)
+
+
+def test_what_is_kept_is_not_run_again(sample: ImageSet, tmp_path: Path) -> None:
+    file = tmp_path / "parts.json"
+
+    def run(known: list[Result], titles: list[str], **changed: object) -> Report:
+        settings: dict[str, Any] = {"epsilons": [BUDGET], "limit": 9, **changed}
+        return evaluate(
+            TinyClassifier(classes=10).eval(), "none", data=sample, attacks=["fgsm", "square"],
+            knowledge=["gray-box", "black-box"], known=known, keep=lambda r: write_results(file, r),
+            progress=lambda _, __, text: titles.append(text), **settings,
+        )  # fmt: skip
+
+    first: list[str] = []
+    report = run([], first)
+    again: list[str] = []
+    repeated = run(read_results(file), again)
+    assert set(again) == {"done"} != set(first)
+    assert [r.correct for r in repeated.results] == [r.correct for r in report.results]
+    other: list[str] = []
+    run(read_results(file), other, epsilons=[4 / 255])
+    assert any("fgsm" in title for title in other)
+    assert "clean" not in other
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"knowledge": ["psychic"]}, "no knowledge 'psychic'"),
+        ({"knowledge": ["white-box"], "modes": ["sideways"]}, "no gradient mode 'sideways'"),
+        ({"draws": 0}, "draws is 0"),
+        ({"attacks": ["pgd-l2"], "l2_epsilons": [0.0]}, "l2_epsilon is 0"),
+        ({"stand_ins": ["comdefent"]}, "did you mean comdefend"),
+    ],
+)
+def test_requests_that_cannot_be_met_are_refused(
+    settings: dict[str, object], message: str, sample: ImageSet
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        evaluate(TinyClassifier(classes=10).eval(), "none", data=sample, limit=4, **settings)  # type: ignore[arg-type]

@@ -1,0 +1,157 @@
+"""The checks that an evaluation makes of itself: they pass where all is well, and catch what is not."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from comdefend.cli import main
+from comdefend.data import ImageSet
+from comdefend.evaluation import evaluate
+from comdefend.evaluation.checks import Check, saturated
+from comdefend.evaluation.report import write_report
+from comdefend.purifiers import ComDefendPurifier, ResizePad
+from tests.conftest import tiny_model
+from tests.evaluation.killer import GradientKiller, SecretlyRandom
+
+ALWAYS = {
+    "clean accuracy", "gradient health", "many steps against one", "larger budgets", "twice the steps",
+    "twice the restarts", "attackers who know less", "random noise", "randomness", "planted example",
+    "budget, range, logits", "stored as 8 bits",
+}  # fmt: skip
+
+
+class Linear(nn.Module):
+    """A linear classifier of ten classes on pooled pixels, right on the labels it is made for."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        super().__init__()
+        features = nn.functional.adaptive_avg_pool2d(images, 8).flatten(1)
+        self.head = nn.Linear(features.shape[1], 10)
+        wanted = nn.functional.one_hot(labels, 10).float()
+        with torch.no_grad():
+            ridge = features.T @ features + 0.01 * torch.eye(features.shape[1])
+            self.head.weight.copy_(torch.linalg.solve(ridge, features.T @ (wanted - 0.1)).T * 20)
+            self.head.bias.zero_()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(nn.functional.adaptive_avg_pool2d(images, 8).flatten(1))
+        return logits
+
+
+@pytest.fixture(scope="module")
+def classifier(sample: ImageSet) -> nn.Module:
+    rows = sample.pick(24, seed=0)
+    return Linear(sample.images(rows), sample.labels(rows)).eval()
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"IMAGES": 12, "FEW_IMAGES": 6, "NOISE_DRAWS": 100, "EOT_DRAWS": (1, 2, 4)}.items():
+        monkeypatch.setattr(f"comdefend.evaluation.checks.{name}", value)
+
+
+def checks(
+    classifier: nn.Module, defence: nn.Module, sample: ImageSet, **settings: object
+) -> dict[str, Check]:
+    chosen = {"attacks": ["fgsm", "pgd"], "epsilons": [8 / 255], "limit": 24, "draws": 2, **settings}
+    report = evaluate(
+        classifier, {"it": defence}, data=sample, knowledge=["gray-box", "white-box"],
+        protocols=["fixed"], examples=0, **chosen,  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert {c.defence for c in report.checks} == {"it"}
+    return {c.name: c for c in report.checks}
+
+
+def test_an_honest_evaluation_of_comdefend_passes(classifier: nn.Module, sample: ImageSet) -> None:
+    found = checks(classifier, ComDefendPurifier(tiny_model()), sample)
+    assert set(found) == ALWAYS
+    failed = [c for c in found.values() if c.status == "fail"]
+    assert not failed, failed
+
+
+def test_a_gradient_killer_is_flagged(classifier: nn.Module, sample: ImageSet) -> None:
+    found = checks(classifier, GradientKiller(), sample)
+    assert found["gradient health"].status == "fail"
+    assert "hides its gradient" in found["gradient health"].meaning
+    assert "100%" in found["gradient health"].figure
+
+
+def test_following_masked_gradients_only_is_flagged(classifier: nn.Module, sample: ImageSet) -> None:
+    found = checks(classifier, ComDefendPurifier(tiny_model()), sample, modes=["autograd"])
+    assert found["gradient health"].status == "fail"
+    assert "nothing was measured" in found["gradient health"].meaning
+    # An attack that moves nowhere is caught from other sides too.
+    for name in ("planted example", "attackers who know less"):
+        assert found[name].status == "fail"
+
+
+def test_hidden_randomness_is_detected(classifier: nn.Module, sample: ImageSet) -> None:
+    assert checks(classifier, SecretlyRandom(), sample)["randomness"].status == "fail"
+
+
+def test_a_random_defence_has_three_checks_more(classifier: nn.Module, sample: ImageSet) -> None:
+    found = checks(classifier, ResizePad(), sample)
+    more = {"draws for the gradient (EOT)", "without its randomness", "judged again"}
+    assert set(found) == ALWAYS | more
+    assert found["randomness"].status == "pass"
+    assert "worst" in found["judged again"].figure
+
+
+def test_a_weak_attack_is_caught_by_a_planted_example(
+    classifier: nn.Module, sample: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "comdefend.evaluation.checks.ascend", lambda _, images, *__, **___: images
+    )  # an attack that does nothing
+    found = checks(classifier, ComDefendPurifier(tiny_model()), sample)
+    assert found["planted example"].status == "fail"
+
+
+def test_half_precision_is_compared(classifier: nn.Module, sample: ImageSet) -> None:
+    purifier = ComDefendPurifier(tiny_model(), dtype=torch.bfloat16)
+    found = checks(classifier, purifier, sample)
+    assert "end otherwise in float32" in found["computed in half precision"].figure
+
+
+def test_the_saturated_share_of_a_code() -> None:
+    purifier = ComDefendPurifier(tiny_model())
+    images = torch.rand(2, 3, 16, 16)
+    assert saturated(purifier, images) < 0.2
+    purifier.model.com.gain *= 1e6
+    assert saturated(purifier, images) > 0.99
+
+
+def test_the_report_holds_the_checks(classifier: nn.Module, sample: ImageSet, tmp_path: Path) -> None:
+    report = evaluate(
+        classifier, {"it": GradientKiller()}, data=sample, attacks=["pgd"], limit=12,
+        knowledge=["gray-box", "white-box"], protocols=["fixed"],
+    )  # fmt: skip
+    paths = write_report(report, tmp_path)
+    page = paths["page"].read_text()
+    for text in ("Checks of the evaluation", "Worst case over all attacks", 'class="fail"', "white-box"):
+        assert text in page
+    assert "Not tried" not in page
+    assert {c["name"] for c in json.loads(paths["checks"].read_text())} == ALWAYS
+
+
+def test_strict_fails_on_a_gradient_killer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = tmp_path / "net.py"
+    net.write_text(
+        "from tests.conftest import TinyClassifier\n"
+        "from tests.evaluation.killer import GradientKiller\n"
+        "def make():\n    return TinyClassifier(classes=10)\n"
+        "def kill():\n    return GradientKiller()\n"
+    )
+    words = [
+        "evaluate", "--classifier", f"{net}:make", "--data", "sample:cifar10", "--limit", "12",
+        "--attacks", "pgd", "--epsilons", "8", "--knowledge", "white-box", "--output", str(tmp_path / "r"),
+    ]  # fmt: skip
+    with pytest.raises(SystemExit) as left:
+        main([*words, "--defences", f"{net}:kill", "--strict"])
+    assert left.value.code == 1
+    assert "gradient health" in capsys.readouterr().err
+    main([*words, "--defences", f"{net}:kill"])
+    assert (tmp_path / "r" / "checks.json").is_file()
