@@ -162,7 +162,10 @@ def test_models_lists_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:
             "no knowledge 'psychic'",
         ),
         (["evaluate", "--classifier", "x", "--data", "y", "--strict"], "needs --knowledge white-box"),
-        (["evaluate", "--classifier", "x", "--data", "y", "--epsilons", "a"], "epsilon 'a' is no number"),
+        (
+            ["evaluate", "--classifier", "x", "--data", "y", "--epsilons", "a"],
+            "epsilon (units of 1/255, such as 8) 'a' is no number",
+        ),
         (["convert", "a.npy", "b.npy", "--output", "c.bin"], "must end in .safetensors"),
         (["convert", "a.npy", "b.npy", "--output", "c.safetensors"], "there is no such file"),
         (["purfy"], "No such command"),

@@ -268,7 +268,7 @@ class Checks:
         worst = min(measured, key=lambda r: r.accuracy)
         after = (worst.rounded or 0) / worst.n
         yield self._line(
-            "stored as 8 bits", "warn" if after - worst.accuracy > 2 * POINT else "pass",
+            "stored as 8 bits", "warn" if self._more(after - POINT, worst.accuracy, worst.n) else "pass",
             f"{worst.accuracy:.1%} before, {after:.1%} after rounding ({worst.attack})",
             "adversarial images that are kept as PNG",
         )  # fmt: skip

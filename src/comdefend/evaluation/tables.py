@@ -122,10 +122,10 @@ def terminal_table(results: Sequence[Result]) -> Table:
         title=f"Accuracy in %{'' if several else f', {next(iter(attackers))} attacker' if attackers else ''}"
     )
     for heading in HEADINGS[0 if several else 1 :]:
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")  # an attack's name tells it by its end
     names = defences(results)
     for name in names:
-        table.add_column(label(name), justify="right", min_width=13)
+        table.add_column(label(name), justify="right", min_width=13, overflow="fold")
     for row in rows([r for r in results if r.attack != WORST]):
         table.add_row(
             *row.words()[0 if several else 1 :],
