@@ -167,7 +167,7 @@ def evaluate(
         bool, typer.Option("--strict", help="Exit with 1 where a check of the evaluation fails.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Keep what the output folder holds of this very evaluation.")
+        bool, typer.Option("--resume", help="Keep what the output folder holds of these very situations.")
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only so many images.")] = None,
     batch: Annotated[
@@ -178,13 +178,14 @@ def evaluate(
     dtype: Annotated[
         str, typer.Option(help="What the purifiers compute in: float32 or bfloat16.")
     ] = "float32",
+    examples: Annotated[int, typer.Option(min=0, help="Images in each picture of the report.")] = 8,
     output: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("comdefend-report"),
     json_: Json = False,
 ) -> None:
     """Accuracy of a classifier behind purifiers, clean and attacked, with a report to look at."""
     from comdefend.evaluation import evaluate as run_evaluation
     from comdefend.evaluation import read_results, write_results
-    from comdefend.evaluation.report import PARTS, make_folder, write_report
+    from comdefend.evaluation.report import PARTS, RESULTS, make_folder, write_report
 
     known = _list("knowledge", knowledge)
     if strict and "white-box" not in known:
@@ -193,6 +194,7 @@ def evaluate(
     names, protocols = _list("attacks", attacks), _list("protocol", protocol)
     make_folder(output)
     parts = output / PARTS
+    before = [path for path in (parts, output / RESULTS) if resume and path.is_file()]
     with _bar("evaluating", json_) as progress:
         report = run_evaluation(
             classifier,
@@ -206,13 +208,14 @@ def evaluate(
             draws=draws,
             stand_ins=stand_ins or [],
             l2_epsilons=[_number("l2_epsilon", text) for text in _list("l2_epsilons", l2_epsilons)],
-            known=read_results(parts) if resume and parts.is_file() else [],
+            known=[result for path in before for result in read_results(path)],
             keep=lambda results: write_results(parts, results),
             limit=limit,
             batch=batch,
             seed=seed,
             device=device,
             dtype=dtype,
+            examples=examples,
             progress=progress,
         )
     _show_report(report, write_report(report, output), json_)

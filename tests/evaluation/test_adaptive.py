@@ -134,18 +134,19 @@ def test_a_random_defence_is_judged_by_many_draws(sample: ImageSet) -> None:
 def test_many_images_are_attacked_in_the_best_modes_only(
     sample: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("comdefend.evaluation.adaptive.SCAN", 10)
+    monkeypatch.setattr("comdefend.evaluation.adaptive.SCAN", 7)
+    monkeypatch.setattr("comdefend.evaluation.adaptive.ALL_MODES", 7)
     made = evaluate(
         TinyClassifier(classes=10).eval(), {"tiny": ComDefendPurifier(tiny_model())}, data=sample,
         attacks=["pgd"], epsilons=[BUDGET], limit=14, knowledge=["white-box"], checks=False,
     )  # fmt: skip
     own = [r for r in made.results if r.defence == "tiny" and r.attack == "pgd" and "transfer" not in r.via]
     own = [r for r in own if r.via != "spsa"]
-    scanned, kept = ({r.via for r in own if r.n == n} for n in (10, 14))
+    scanned, kept = ({r.via for r in own if r.n == n} for n in (7, 14))
     assert len(scanned) > 5
     assert len(kept) == 2
-    best = sorted(r.accuracy for r in own if r.n == 10)
-    assert all(r.accuracy <= best[1] for r in own if r.n == 10 and r.via in kept)
+    best = sorted(r.accuracy for r in own if r.n == 7)
+    assert all(r.accuracy <= best[1] for r in own if r.n == 7 and r.via in kept)
 
 
 def test_what_is_kept_is_not_run_again(sample: ImageSet, tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_the_report_is_one_self_contained_page(report: Report, tmp_path: Path) -
 
 def test_the_caption_names_protocols_and_attacker(report: Report) -> None:
     text = " ".join(caption(report.results))
-    for needed in ("gray-box", "fixed:", "minimal:", "Wilson", "30 images", "dB PSNR"):
+    for needed in ("gray-box", "(fixed)", "(minimal)", "Wilson", "30 images", " dB"):
         assert needed in text
 
 

@@ -1,7 +1,7 @@
 """Attackers who know the defence, or only its answers: which situations they make, and the worst of them.
 
 White-box, every attack goes through every gradient mode of a purifier. Where there are many images, the
-modes are first tried on `SCAN` of them, and the best `KEPT` go on to all.
+modes are first tried on some of them, and the best `KEPT` go on to all; slow attacks go through the best.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +16,10 @@ from comdefend.evaluation.results import Knowledge, Result, ThreatModel, pack, u
 from comdefend.purifiers import Purifier
 
 SCAN, KEPT = 100, 2
-"""Images that all modes are tried on, and how many modes go on to the others."""
+"""Images that all modes are tried on, or half of them if they are fewer; how many modes go on to the rest."""
+
+ALL_MODES = 40
+"""Up to so many images every mode is tried on all."""
 
 FEW, FEWEST = 100, 16
 """Images for slow attacks, and for estimated gradients, which take dozens of answers a step."""
@@ -75,17 +78,18 @@ def white_box(
     budgets = list(dict.fromkeys((attack.norm, epsilon) for attack, epsilon in chosen))
     found: list[Situation] = []
     kept = tried
-    if len(tried) > KEPT and images > SCAN and budgets:
+    if len(tried) > KEPT and images > ALL_MODES and budgets:
+        some = min(SCAN, images // 2)
         probe = min((e for norm, e in budgets if norm == "linf" and e), default=8 / 255)
         scanned = [
-            situation(PGD(steps=10, step=0.25), probe, mode, FEWEST if mode == ESTIMATED else SCAN)
+            situation(PGD(steps=10, step=0.25), probe, mode, FEWEST if mode == ESTIMATED else some)
             for mode in tried
         ]
         found += scanned
         order = sorted(scanned, key=scan)
         kept = tuple(s.via.split(",")[0] for s in order if not s.via.startswith(ESTIMATED))[:KEPT]
     for attack, epsilon in chosen:
-        for mode in kept:
+        for mode in kept[:1] if attack.slow and kept is not tried else kept:
             limit = FEWEST if mode == ESTIMATED else FEW if attack.slow else None
             if mode != ESTIMATED or isinstance(attack, PGD):
                 found.append(situation(attack, epsilon, mode, limit))

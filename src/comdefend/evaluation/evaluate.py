@@ -155,7 +155,8 @@ def evaluate(
             for defence in [d for d in defences if d != "none"] or ["none"]:
                 checked = Checks(judge, defence, run.results, epsilon=nearest, draws=draws)
                 found += checked.all(run.tell)
-    return Report(results, found, run.pictures, images.classes, tuple(notes))
+        pictures = run.pictures()
+    return Report(results, found, pictures, images.classes, tuple(notes))
 
 
 class _Run:
@@ -175,7 +176,7 @@ class _Run:
         self.known = {r.fingerprint: r for r in known if r.fingerprint}
         self.keep, self.progress = keep, progress
         self.results: list[Result] = []
-        self.pictures: list[Example] = []
+        self.drawn: dict[Situation, Example] = {}
         self.done = self.total = 0
         self.common = {
             "data": judge.data.name, "classifier": classifier, "seed": judge.seed, **provenance.made()
@@ -209,11 +210,29 @@ class _Run:
                 for result in outcome.results(self.judge.defences, self.common)
             ]
             if outcome.example:
-                self.pictures.append(outcome.example)
+                self.drawn[situation] = outcome.example
         self.found[situation] = kept
         self.results += kept
         if self.keep:
             self.keep(self.results)
+
+    def pictures(self) -> list[Example]:
+        """For each attacker and protocol, and each defence that he knows, the attack that left least."""
+        strongest: dict[object, Situation] = {}
+        for situation, results in self.found.items():
+            if situation.threat_model is None or not self.examples:
+                continue
+            group = (situation.threat_model.knowledge, results[0].protocol, situation.defences)
+            best = strongest.setdefault(group, situation)
+            if sum(r.accuracy for r in results) < sum(r.accuracy for r in self.found[best]):
+                strongest[group] = situation
+        for situation in strongest.values():
+            if situation not in self.drawn:  # its results were known: the first batch is made again
+                few = replace(situation, limit=min(situation.limit or self.judge.batch, self.judge.batch))
+                example = self.judge.run(few, examples=self.examples).example
+                assert example is not None
+                self.drawn[situation] = example
+        return [self.drawn[situation] for situation in strongest.values()]
 
     def tell(self, text: str) -> None:
         """Say what is under way beside the situations."""

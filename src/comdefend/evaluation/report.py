@@ -16,7 +16,7 @@ from comdefend.evaluation.results import Result, write_results
 from comdefend.evaluation.tables import (
     HEADINGS,
     KNOWN,
-    caption,
+    card,
     counted,
     defences,
     headlines,
@@ -40,7 +40,10 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: left; }
 td.n { text-align: right; } td small { color: #666; }
-img { max-width: 100%; } .card { background: #f4f6f8; padding: .8rem 1.2rem; border-radius: .4rem; }
+img { max-width: 100%; }
+.card { background: #f4f6f8; padding: .8rem 1.2rem; border-radius: .4rem; display: grid;
+        grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; }
+.card dd { font-size: inherit; margin: 0; }
 tr.warn td:nth-child(3) { color: #9a6700; } tr.fail td:nth-child(3) { color: #b3261e; font-weight: bold; }
 dt { font-weight: 600; } dd { margin: 0 0 .4rem; font-size: .85rem; color: #444; overflow-wrap: anywhere; }
 footer { color: #666; font-size: .85rem; margin-top: 2rem; }
@@ -92,14 +95,17 @@ def _page(report: Report, pictures: Sequence[tuple[str, bytes]]) -> str:
     )
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in (*report.notes, *_flags(results)))
     facts = ", ".join(f"{k} {v}" for k, v in [*first.software.items(), *first.hardware.items()])
-    card = "<br>".join(html.escape(line) for line in caption(results))
+    threat = card(results)
     if not any(r.threat_model and r.threat_model.knowledge == "white-box" for r in results):
-        card += "<br>Not tried: an attacker who knows the defence (white-box). Expect far less."
+        threat["Not tried"] = "an attacker who knows the defence (white-box). Expect far less"
+    facts_of_card = "".join(
+        f"<dt>{html.escape(heading)}</dt><dd>{html.escape(text)}</dd>" for heading, text in threat.items()
+    )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>comdefend report</title>
 <meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>
 <h1>{html.escape(first.classifier)} on {html.escape(first.data)}</h1>
-<p class="card">{card}</p>
+<dl class="card">{facts_of_card}</dl>
 {_headlines(results)}
 {_checks(report.checks)}
 <h2>Every attack</h2>

@@ -82,36 +82,59 @@ def percent(result: Result) -> str:
     return f"{100 * result.accuracy:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
-def caption(results: Sequence[Result]) -> list[str]:
-    """What has to be said beside any table of these results: the threat model, in words."""
-    knowledge = [
-        k for k in KNOWLEDGE if any(r.threat_model and r.threat_model.knowledge == k for r in results)
-    ]
+def card(results: Sequence[Result]) -> dict[str, str]:
+    """The threat model of results in words, by heading: no table of them is to be shown without it."""
     first = results[0]
-    lines = [
-        f"Accuracy in % on {max(r.n for r in results)} images of {first.data}, "
-        f"classifier {first.classifier}, with 95 % Wilson intervals."
-    ]
-    lines += [f"Attacker: {k} - {KNOWLEDGE[k]}." for k in knowledge]
-    if any(r.protocol == "fixed" for r in results):
-        lines.append("fixed: the attack spends its whole budget (today's standard).")
-    if any(r.protocol == "minimal" for r in results):
-        lines.append(
-            "minimal: the smallest perturbation, up to the budget, that fools the classifier "
-            "(what the paper seems to have used)."
-        )
+    threats = [r.threat_model for r in results if r.threat_model]
+    budgets = dict.fromkeys(f"{t.norm} {t.budget()}" for t in threats)
+    found = {
+        "Accuracy": f"in % on {max(r.n for r in results)} images of {first.data}, with 95 % Wilson intervals",
+        "Classifier": first.classifier,
+    }
+    if threats:
+        found["Norm and epsilon"] = ", ".join(budgets)
+        found["Goal"] = " and ".join(dict.fromkeys(_GOALS[t.goal] for t in threats))
+    for knowledge, meaning in KNOWLEDGE.items():
+        if any(t.knowledge == knowledge for t in threats):
+            found[f"Attacker ({knowledge})"] = meaning
+    found |= {
+        f"Protocol ({name})": meaning
+        for name, meaning in _PROTOCOLS.items()
+        if any(r.protocol == name for r in results)
+    }
     if any(r.attack == WORST for r in results):
-        lines.append(
-            "worst case: an image counts as right if none of the attacks broke it; the white-box attacker "
-            "may make all of them."
+        found["Worst case"] = (
+            "an image counts as right if none of the attacks broke it; "
+            "the white-box attacker may make those of the others too"
         )
-    random = [label(r.defence) for r in results if r.stochastic and r.threat_model is None]
-    if random:
-        lines.append(f"Random: {', '.join(random)}; under adaptive attacks the majority of 20 draws counts.")
-    for result in results:
-        if result.psnr is not None:
-            lines.append(f"{label(result.defence)}: {result.psnr:.2f} dB PSNR on the clean images.")
-    return lines
+    random = list(dict.fromkeys(label(r.defence) for r in results if r.stochastic))
+    adaptive = any(r.repeats for r in results)
+    found["Randomness"] = (
+        (
+            f"random: {', '.join(random)}"
+            + ("; under adaptive attacks the majority of 20 draws counts" if adaptive else "")
+        )
+        if random
+        else "no defence here is random"
+    )
+    quality = [f"{label(r.defence)} {r.psnr:.2f} dB" for r in results if r.psnr is not None]
+    if quality:
+        found["PSNR on clean images"] = ", ".join(quality)
+    return found
+
+
+_GOALS = {"untargeted": "untargeted: any wrong class"}
+
+_PROTOCOLS = {
+    "fixed": "the attack spends its whole budget (today's standard)",
+    "minimal": "the smallest perturbation, up to the budget, that fools the classifier (what the paper seems "
+    "to have used)",
+}
+
+
+def caption(results: Sequence[Result]) -> list[str]:
+    """The threat model as lines of text."""
+    return [f"{heading}: {text}." for heading, text in card(results).items()]
 
 
 def terminal_table(results: Sequence[Result]) -> Table:

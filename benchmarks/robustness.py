@@ -1,0 +1,73 @@
+"""The evaluations behind docs/robustness.md, into docs/results/robustness/NAME/.
+
+    python benchmarks/robustness.py [NAME ...]      (by default all)
+
+Each is one `comdefend evaluate`; interrupted, it goes on where it was. Needs the shared data and the
+authors' weights (COMDEFEND_SHARED), and, where weights do not ship, runs/RECIPE of the classifier. Hours
+on two cores.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from comdefend.cli import main as comdefend
+
+sys.path.insert(0, str(Path(__file__).parent))
+from measure import ROOT, official
+
+RESULTS = ROOT / "docs" / "results" / "robustness"
+
+RIVALS = ("comdefend", "jpeg", "feature-squeezing", "resize-pad")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One classifier with its defences. `kind` is the data set, `epsilon` in units of 1/255."""
+
+    kind: str
+    classifier: str
+    defences: tuple[str, ...]
+    epsilon: int
+    attacks: str = "fgsm,pgd,pgd-l2,autoattack,square,hopskipjump"
+    knowledge: str = "gray-box,white-box,black-box"
+
+    def words(self, output: Path) -> list[str]:
+        """The command's arguments."""
+        chosen = {
+            "classifier": self.classifier, "data": self.kind, "attacks": self.attacks,
+            "epsilons": str(self.epsilon), "knowledge": self.knowledge, "limit": "1000",
+            # bfloat16 is checked against float32 by the evaluation itself. Few draws: the check of more
+            # draws tells whether they are enough.
+            "dtype": "bfloat16", "draws": "5", "examples": "4", "output": str(output),
+        }  # fmt: skip
+        words = ["evaluate", "--resume"]
+        for key, value in chosen.items():
+            words += [f"--{key}", value]
+        for defence in self.defences:
+            words += ["--defences", defence]
+        if self.defences != ("none",):
+            words += ["--stand-ins", f"comdefend:weights={official(self.kind)}"]
+        return words
+
+
+def _three(kind: str, epsilon: int) -> dict[str, Evaluation]:
+    """Purifiers before a classifier trained on clean images, one trained on purified ones, and
+    adversarial training.
+    """
+    return {
+        kind: Evaluation(kind, f"{kind}-resnet9-plain", RIVALS, epsilon),
+        f"{kind}-purified": Evaluation(kind, f"{kind}-resnet9-purified", ("comdefend",), epsilon),
+        f"{kind}-adversarial": Evaluation(kind, f"{kind}-resnet9-bim", ("none",), epsilon),
+    }
+
+
+EVALUATIONS = {**_three("cifar10", 8), **_three("fashion-mnist", 25)}
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    for name in sys.argv[1:] or EVALUATIONS:
+        if comdefend(EVALUATIONS[name].words((RESULTS / name).relative_to(ROOT))):
+            sys.exit(1)
