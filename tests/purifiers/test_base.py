@@ -12,6 +12,7 @@ from torch import Tensor
 
 from comdefend.errors import RequestError, WorkError
 from comdefend.purifiers import ComDefendPurifier, Identity, Purifier
+from comdefend.purifiers.base import with_gradient_of
 from tests.conftest import tiny_model
 
 PURIFIER = ComDefendPurifier(tiny_model(), tile=9, pixels_at_once=200)
@@ -115,3 +116,14 @@ def test_a_purifier_of_ones_own_needs_only_purify() -> None:
     purified = Darken()(torch.rand(1, 3, 4, 4))
     assert purified.min() == 0
     assert purified.max() <= 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_borrowed_gradient_leaves_the_values_as_they_are(dtype: torch.dtype) -> None:
+    values = torch.rand(2, 3, 4, 4, dtype=dtype)
+    stand_in = (10_000 * torch.randn(2, 3, 4, 4)).to(dtype).requires_grad_()
+    borrowed = with_gradient_of(values, stand_in)
+    assert torch.equal(borrowed, values)
+    borrowed.sum().backward()
+    assert stand_in.grad is not None
+    assert torch.equal(stand_in.grad, torch.ones_like(values))

@@ -19,7 +19,7 @@ LOGGER = "auto-attack"
 @dataclass(frozen=True)
 class AutoAttack(Attack):
     """Four attacks, each on what the ones before it left: APGD with cross-entropy, APGD and FAB on every
-    class, Square. `kind` "rand" is for random defences: APGD with two losses, twenty draws a step.
+    class, Square. `kind` "rand" is for random defences: APGD with two losses, `draws` draws a step.
     """
 
     name = "autoattack"
@@ -29,9 +29,12 @@ class AutoAttack(Attack):
     slow = True
 
     kind: Literal["standard", "rand"] = "standard"
+    draws: int = 20
 
     def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
         made = _auto_attack(model, images, self, epsilon, version=self.kind)
+        if self.kind == "rand":
+            made.apgd.eot_iter = self.draws
         with torch.no_grad():
             others = model(images[:1]).shape[1] - 1
         # Of fewer than ten classes there are fewer to aim at; their loss needs four.

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from comdefend.attacks import BIM, MIFGSM, PGD, Attack, AutoAttack, Norm
+from comdefend.attacks import BIM, MIFGSM, PGD, Attack, AutoAttack, HopSkipJump, Norm
 from comdefend.attacks.adaptive import ESTIMATED, AdaptiveView, gradient_modes
 from comdefend.evaluation.judge import Situation
 from comdefend.evaluation.results import Knowledge, Result, ThreatModel, pack, unpack, wilson
@@ -23,6 +23,9 @@ ALL_MODES = 40
 
 FEW, FEWEST = 100, 16
 """Images for slow attacks, and for estimated gradients, which take dozens of answers a step."""
+
+HARD_LABEL = 40
+"""Images for attacks that see labels only, and need thousands of them."""
 
 DRAWS = 20
 """Draws of a random defence behind each gradient (EOT)."""
@@ -65,7 +68,7 @@ def white_box(
     def situation(attack: Attack, epsilon: float | None, mode: str, limit: int | None) -> Situation:
         behind = draws if random else 1
         if isinstance(attack, AutoAttack) and random:
-            attack, behind = replace(attack, kind="rand"), 1  # which draws for itself
+            attack, behind = replace(attack, kind="rand", draws=draws), 1  # which draws for itself
         if isinstance(attack, BIM | PGD | MIFGSM) and not random:
             attack = replace(attack, early=True)
         return Situation(
@@ -114,9 +117,12 @@ def black_box(
     """The situations of an attacker who only sees answers of the defended classifier."""
     target = AdaptiveView(classifier, purifier)
     return [
-        Situation(target, (name,), a, ThreatModel(a.norm, epsilon, "black-box"), limit=FEW)
+        Situation(
+            target, (name,), a, ThreatModel(a.norm, epsilon, "black-box"),
+            limit=HARD_LABEL if isinstance(a, HopSkipJump) else FEW,
+        )
         for a, epsilon in attacks
-    ]
+    ]  # fmt: skip
 
 
 def transfers(
@@ -131,10 +137,11 @@ def transfers(
         target = AdaptiveView(classifier, purifier, mode=gradient_modes(purifier)[0])
         found += [
             Situation(
-                target, tuple(defences), PGD(), ThreatModel("linf", epsilon), via=f"transfer from {reference}"
+                target, tuple(defences), PGD(), ThreatModel("linf", epsilon),
+                via=f"transfer from {reference}", limit=FEW,
             )
             for epsilon in budgets
-        ]
+        ]  # fmt: skip
     return found
 
 
