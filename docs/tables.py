@@ -1,4 +1,4 @@
-"""Generate the tables of README.md and docs/*.md from docs/results/*.json.
+"""Generate the tables of README.md and docs/*.md from docs/results/*.json, and the schema of such files.
 
     python docs/tables.py            writes them
     python docs/tables.py --check    exits with 1 where a page is not up to date
@@ -14,9 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from comdefend import zoo
-from comdefend.evaluation import read_results
-from comdefend.evaluation.tables import caption, label, percent, rows
+from comdefend.evaluation import Result, read_results
+from comdefend.evaluation.adaptive import WORST, worst_of
+from comdefend.evaluation.tables import caption, counted, label, percent, rows
 from comdefend.evaluation.tables import defences as names_of_defences
 from comdefend.paper import EXPERIMENTS
 from comdefend.paper.experiments import show
@@ -25,8 +28,12 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
 PAPER = RESULTS / "paper"
 """What `comdefend reproduce ... --output docs/results/paper` left."""
+ROBUSTNESS = RESULTS / "robustness"
+"""What benchmarks/robustness.py left."""
+SCHEMA = ROOT / "docs" / "results.schema.json"
 PAGES = (
-    ROOT / "README.md", ROOT / "docs" / "results.md", *sorted((ROOT / "docs" / "paper").glob("*.md")),
+    ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "robustness.md",
+    *sorted((ROOT / "docs" / "paper").glob("*.md")),
 )  # fmt: skip
 
 _PLACE = re.compile(r"(<!-- tables: (?P<names>[\w -]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -111,6 +118,98 @@ def zoo_table() -> str:
     return "\n".join(lines)
 
 
+EVALUATIONS = {
+    "cifar10": "CIFAR-10, classifier trained on clean images",
+    "cifar10-purified": "CIFAR-10, classifier trained on purified images",
+    "cifar10-adversarial": "CIFAR-10, adversarial training",
+    "fashion-mnist": "Fashion-MNIST, classifier trained on clean images",
+    "fashion-mnist-purified": "Fashion-MNIST, classifier trained on purified images",
+    "fashion-mnist-adversarial": "Fashion-MNIST, adversarial training",
+}
+"""Of benchmarks/robustness.py, with headings."""
+
+
+def robustness_summary() -> str:
+    """Every defence in one line: the worst case over the attacks of each attacker."""
+    heads = (
+        "data and classifier", "defence", "epsilon", "clean", "gray-box, minimal", "gray-box, fixed",
+        "black-box", "**white-box**", "white-box, L2 0.5",
+    )  # fmt: skip
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for name, title in EVALUATIONS.items():
+        results = _evaluation(name)
+        clean = {r.defence: r for r in results if r.threat_model is None}
+        for defence, before in clean.items():
+            own = [r for r in results if r.defence == defence and r.threat_model and r.attack != WORST]
+            cells = [
+                _worst(before, own, knowledge, protocol, norm)
+                for knowledge, protocol, norm in (
+                    ("gray-box", "minimal", "linf"), ("gray-box", "fixed", "linf"),
+                    ("black-box", None, "linf"), ("white-box", None, "linf"), ("white-box", None, "l2"),
+                )
+            ]  # fmt: skip
+            budget = next((r.threat_model.budget() for r in own if r.threat_model.norm == "linf"), "-")  # type: ignore[union-attr]
+            lines.append(
+                f"| {title} | {label(defence)} | {budget} | {percent(before)} | {' | '.join(cells)} |"
+            )
+    return "\n".join(lines)
+
+
+def _worst(clean: Result, results: list[Result], knowledge: str, protocol: str | None, norm: str) -> str:
+    """The worst case over the results of one attacker; the white-box one may make those of all."""
+    made = [
+        r for r in results
+        if r.threat_model and r.threat_model.norm == norm and r.threat_model.epsilon is not None
+        and (knowledge == "white-box" or r.threat_model.knowledge == knowledge)
+        and (protocol is None or r.protocol == protocol)
+    ]  # fmt: skip
+    threats = [r.threat_model for r in made if r.threat_model and r.threat_model.knowledge == knowledge]
+    if not threats:
+        return ""
+    worst = worst_of(clean, made, threats[0])
+    cell = percent(worst) + (f" n={worst.n}" if worst.n < clean.n else "")
+    return f"**{cell}**" if knowledge == "white-box" and norm == "linf" else cell
+
+
+def _evaluation(name: str) -> list[Result]:
+    """The results of an evaluation, or none where it was not run yet."""
+    path = ROBUSTNESS / name / "results.json"
+    return read_results(path) if path.is_file() else []
+
+
+def robustness(name: str) -> str:
+    """One evaluation in full: every attack, and what its checks say."""
+    results = _evaluation(name)
+    if not results:
+        return "Not run yet."
+    shown = [r for r in results if r.attack != WORST]
+    defences = names_of_defences(shown)
+    lines = [f"{line}  " for line in caption(results)]
+    lines += [
+        f"[The whole report](results/robustness/{name}/report.html), to be downloaded and looked at.", "",
+        f"| attacker | protocol | attack | epsilon | {' | '.join(label(d) for d in defences)} |",
+        "|---|---|---|---|" + "---|" * len(defences),
+    ]  # fmt: skip
+    for row in rows(shown):
+        cells = (counted(row.results[d], shown) if d in row.results else "" for d in defences)
+        lines.append(f"| {' | '.join((*row.words(), *cells))} |")
+    checks = json.loads((ROBUSTNESS / name / "checks.json").read_text())
+    lines += ["", "| defence | check | | found |", "|---|---|---|---|"]
+    for check in checks:
+        status = check["status"] if check["status"] == "pass" else f"**{check['status']}**"
+        lines.append(f"| {label(check['defence'])} | {check['name']} | {status} | {check['figure']} |")
+    first = results[0]
+    origin = {"seed": first.seed, "hardware": first.hardware, "software": first.software}
+    return "\n".join([*lines, "", _origin({**origin, "commit": first.commit})])
+
+
+def schema() -> str:
+    """The JSON Schema of a results file."""
+    made = TypeAdapter(list[Result]).json_schema()
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Results of comdefend"}
+    return json.dumps({**head, **made}, indent=1) + "\n"
+
+
 def experiment(name: str) -> str:
     """An experiment of the paper: ours beside its numbers."""
     return "\n\n".join(part.markdown() for part in show(name, PAPER))
@@ -124,6 +223,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "shipped-cifar10": lambda: _accuracies("shipped-cifar10"),
     "shipped-fashion-mnist": lambda: _accuracies("shipped-fashion-mnist"),
     "zoo": zoo_table,
+    "robustness-summary": robustness_summary,
+    **{f"robustness-{name}": partial(robustness, name) for name in EVALUATIONS},
     **{name: partial(experiment, name) for name in EXPERIMENTS},
 }
 
@@ -140,9 +241,9 @@ def filled(text: str) -> str:
 
 if __name__ == "__main__":
     stale = []
-    for page in PAGES:
-        old = page.read_text()
-        new = filled(old)
+    for page in (*PAGES, SCHEMA):
+        old = page.read_text() if page.is_file() else ""
+        new = schema() if page == SCHEMA else filled(old)
         if new != old:
             stale.append(str(page.relative_to(ROOT)))
             if "--check" not in sys.argv:

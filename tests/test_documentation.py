@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 
 from comdefend.cli import main
 from tests.conftest import ROOT, TinyClassifier
@@ -72,6 +73,8 @@ def test_the_readmes_commands_work(
     if words[0] == "evaluate":
         words = ["labelled" if word == "path/to/images" else word for word in words]
         words += ["--limit", "2"]
+    if "white-box" in words:
+        words += ["--defences", "gaussian", "--epsilons", "8"]  # of the same kind, and quick
     if words[0] == "reproduce":
         words += ["--limit", "1", "--protocol", "minimal"]
     assert main(words) == 0, capsys.readouterr().err
@@ -99,11 +102,26 @@ def test_tables_are_those_of_the_results_files() -> None:
 def test_results_files_say_where_their_numbers_come_from() -> None:
     files = sorted((ROOT / "docs" / "results").rglob("*.json"))
     assert files
-    for path in files:
+    for path in (path for path in files if path.name != "checks.json"):  # of the results beside them
         content = json.loads(path.read_text())
         for record in content if isinstance(content, list) else [content]:
             for key in ("seed", "software", "hardware", "commit"):
                 assert record[key] not in (None, {}), (path.name, key)
+
+
+def test_results_files_keep_to_the_published_schema() -> None:
+    schema = json.loads((ROOT / "docs" / "results.schema.json").read_text())
+    validator = Draft202012Validator(schema)
+    validator.check_schema(schema)
+    seen = 0
+    for path in (ROOT / "docs" / "results").rglob("*.json"):
+        content = json.loads(path.read_text())
+        if isinstance(content, list) and path.name != "checks.json":
+            validator.validate(content)
+            seen += 1
+            spoilt = [{**content[0], "n": "many"}]
+            assert not validator.is_valid(spoilt)
+    assert seen > 3
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -101,6 +101,8 @@ def test_the_worst_case_counts_images_and_not_averages() -> None:
     larger = replace(white, threat_model=ThreatModel("linf", BUDGET * 2, "white-box"))
     at = {r.threat_model.epsilon: r.correct for r in worst_cases([clean, smaller, larger]) if r.threat_model}
     assert at == {BUDGET / 2: 2, BUDGET * 2: 2}
+    (only,) = worst_cases([clean, few])  # two images were never attacked: nothing is said of them
+    assert (only.n, only.correct) == (2, 1)
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def transfers(
 def worst_cases(results: Sequence[Result]) -> list[Result]:
     """For each defence, norm and budget the images that no attack within the budget broke, and that were
     right to begin with: for the gray-box attacker, and for the one who knows the defence, who may make
-    all attacks. One who was given fewer images broke none of the others.
+    all attacks. See `worst_of`.
     """
     clean = {r.defence: r for r in results if r.threat_model is None}
     threats = dict.fromkeys(
@@ -166,7 +166,7 @@ def worst_cases(results: Sequence[Result]) -> list[Result]:
                 ]
                 if any(r.threat_model and r.threat_model.knowledge == knowledge for r in within):
                     threat = ThreatModel(norm, epsilon, knowledge)
-                    found.append(_worst(before, within, threat))
+                    found.append(worst_of(before, within, threat))
     return found
 
 
@@ -178,14 +178,22 @@ def _within(result: Result, norm: Norm, epsilon: float, knowledge: Knowledge) ->
     return knowledge == "white-box" or threat.knowledge == knowledge
 
 
-def _worst(clean: Result, within: Sequence[Result], threat: ThreatModel) -> Result:
-    right = unpack(clean.right, clean.n)
+def worst_of(clean: Result, within: Sequence[Result], threat: ThreatModel) -> Result:
+    """What a defence gets right without an attack and under each of some: the worst case, image by image.
+
+    It is that of the images which an attack of this very attacker was given; attacks that were given
+    fewer broke none of the others.
+    """
+    count = max(r.n for r in within if r.threat_model and r.threat_model.knowledge == threat.knowledge)
+    right = unpack(clean.right, clean.n)[:count]
     for result in within:
-        right[: result.n] &= unpack(result.right, result.n)
+        shared = min(result.n, count)
+        right[:shared] &= unpack(result.right, result.n)[:shared]
     correct = int(right.sum())
     return replace(
         clean,
         attack=WORST,
+        n=count,
         correct=correct,
         threat_model=threat,
         protocol="any",
@@ -193,7 +201,7 @@ def _worst(clean: Result, within: Sequence[Result], threat: ThreatModel) -> Resu
         psnr=None,
         right=pack(right),
         seconds=0.0,
-        interval=wilson(correct, clean.n),
+        interval=wilson(correct, count),
         fingerprint="",
     )
 

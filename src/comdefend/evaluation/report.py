@@ -126,7 +126,7 @@ def _headlines(results: Sequence[Result]) -> str:
     lines = [
         [
             line.budget, label(line.defence), percent(line.clean),
-            *(percent(line.worst[k]) if k in line.worst else "" for k in KNOWN),
+            *(counted(line.worst[k], results) if k in line.worst else "" for k in KNOWN),
         ]
         for line in found
     ]  # fmt: skip

@@ -165,7 +165,7 @@ def headline_table(results: Sequence[Result]) -> Table:
     for line in headlines(results):
         table.add_row(
             line.budget, label(line.defence), percent(line.clean),
-            *(percent(line.worst[k]) if k in line.worst else "" for k in KNOWN),
+            *(counted(line.worst[k], results) if k in line.worst else "" for k in KNOWN),
         )  # fmt: skip
     return table
 
