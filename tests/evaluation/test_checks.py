@@ -137,19 +137,24 @@ def test_the_report_holds_the_checks(classifier: nn.Module, sample: ImageSet, tm
     assert {c["name"] for c in json.loads(paths["checks"].read_text())} == ALWAYS
 
 
-def test_strict_fails_on_a_gradient_killer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("made", "modes"), [("kill", []), ("code", ["--modes", "autograd"])])
+def test_strict_fails_where_the_gradient_is_hidden(
+    made: str, modes: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     net = tmp_path / "net.py"
     net.write_text(
-        "from tests.conftest import TinyClassifier\n"
-        "from tests.evaluation.killer import GradientKiller\n"
+        "from comdefend.purifiers import ComDefendPurifier\n"
+        "from tests.conftest import TinyClassifier, tiny_model\n"
+        "from tests.evaluation.killer import GradientKiller as kill\n"
         "def make():\n    return TinyClassifier(classes=10)\n"
-        "def kill():\n    return GradientKiller()\n"
+        "def code():\n    return ComDefendPurifier(tiny_model())\n"
     )
     words = [
         "evaluate", "--classifier", f"{net}:make", "--data", "sample:cifar10", "--limit", "12",
         "--attacks", "pgd", "--epsilons", "8", "--knowledge", "white-box", "--output", str(tmp_path / "r"),
+        "--defences", f"{net}:{made}", *modes,
     ]  # fmt: skip
-    assert main([*words, "--defences", f"{net}:kill", "--strict"]) == 1
+    assert main([*words, "--strict"]) == 1
     assert "gradient health" in capsys.readouterr().err
-    assert main([*words, "--defences", f"{net}:kill"]) == 0
+    assert main(words) == 0
     assert (tmp_path / "r" / "checks.json").is_file()
