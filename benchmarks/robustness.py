@@ -69,5 +69,8 @@ EVALUATIONS = {**_three("cifar10", 8), **_three("fashion-mnist", 25)}
 if __name__ == "__main__":
     os.chdir(ROOT)
     for name in sys.argv[1:] or EVALUATIONS:
-        if comdefend(EVALUATIONS[name].words((RESULTS / name).relative_to(ROOT))):
+        folder = RESULTS / name
+        if comdefend(EVALUATIONS[name].words(folder.relative_to(ROOT))):
             sys.exit(1)
+        for picture in (*folder.glob("examples*.png"), folder / "accuracy.png"):
+            picture.unlink(missing_ok=True)  # they are in report.html

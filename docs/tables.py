@@ -187,6 +187,7 @@ def robustness(name: str) -> str:
     lines = [f"{line}  " for line in caption(results)]
     lines += [
         f"[The whole report](results/robustness/{name}/report.html), to be downloaded and looked at.", "",
+        f"![Accuracy against epsilon, white-box PGD](results/robustness/{name}/curves.png)", "",
         f"| attacker | protocol | attack | epsilon | {' | '.join(label(d) for d in defences)} |",
         "|---|---|---|---|" + "---|" * len(defences),
     ]  # fmt: skip
@@ -200,7 +201,8 @@ def robustness(name: str) -> str:
         lines.append(f"| {label(check['defence'])} | {check['name']} | {status} | {check['figure']} |")
     first = results[0]
     origin = {"seed": first.seed, "hardware": first.hardware, "software": first.software}
-    return "\n".join([*lines, "", _origin({**origin, "commit": first.commit})])
+    commits = ", ".join(dict.fromkeys(str(r.commit) for r in results))
+    return "\n".join([*lines, "", _origin({**origin, "commit": commits})])
 
 
 def schema() -> str:

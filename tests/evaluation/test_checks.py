@@ -17,7 +17,7 @@ from tests.conftest import tiny_model
 from tests.evaluation.killer import GradientKiller, SecretlyRandom
 
 ALWAYS = {
-    "clean accuracy", "gradient health", "many steps against one", "larger budgets", "twice the steps",
+    "clean accuracy", "gradient health", "many steps against one", "other budgets", "twice the steps",
     "twice the restarts", "attackers who know less", "random noise", "randomness", "planted example",
     "budget, range, logits", "stored as 8 bits",
 }  # fmt: skip
@@ -131,6 +131,10 @@ def test_the_report_holds_the_checks(classifier: nn.Module, sample: ImageSet, tm
     )  # fmt: skip
     paths = write_report(report, tmp_path)
     page = paths["page"].read_text()
+    curve = next(c for c in report.checks if c.name == "other budgets")
+    assert [round(255 * epsilon) for epsilon, _ in curve.curve] == [1, 2, 4, 8, 16, 32, 64, 128]
+    assert curve.images == 12
+    assert (tmp_path / "curves.png").is_file()
     for text in ("Checks of the evaluation", "Worst case over all attacks", 'class="fail"', "white-box"):
         assert text in page
     assert "Not tried" not in page

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from comdefend.errors import MissingExtraError
 from comdefend.evaluation.adaptive import WORST
+from comdefend.evaluation.checks import Check
 from comdefend.evaluation.judge import Example
-from comdefend.evaluation.results import Result
+from comdefend.evaluation.results import Result, wilson
 from comdefend.evaluation.tables import defences, label
 from comdefend.image import code_picture, to_bytes
 
@@ -69,6 +70,32 @@ def accuracy_plot(results: Sequence[Result]) -> Any:
     if panels:
         handles, labels = axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    return figure
+
+
+def curve_plot(checks: Sequence[Check]) -> Any:
+    """What an attacker who knows the defence leaves at budgets from tiny to absurd, as the checks found."""
+    plt = pyplot()
+    figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    for colour, check in zip(cycle(_COLOURS), (c for c in checks if c.curve), strict=False):
+        budgets, left = zip(*check.curve, strict=True)
+        intervals = [wilson(round(share * check.images), check.images) for share in left]
+        axis.errorbar(
+            [255 * budget for budget in budgets],
+            [100 * share for share in left],
+            yerr=[
+                [100 * (a - low) for a, (low, _) in zip(left, intervals, strict=True)],
+                [100 * (high - a) for a, (_, high) in zip(left, intervals, strict=True)],
+            ],
+            color=colour, marker="o", markersize=4, capsize=2, linewidth=1.4, label=label(check.defence),
+        )  # fmt: skip
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.set_xlabel("epsilon x 255 (L-infinity)", fontsize=9)
+    axis.set_ylabel("accuracy in %", fontsize=9)
+    axis.set_ylim(-3, 103)
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=9, frameon=False)
     return figure
 
 

@@ -11,7 +11,7 @@ from comdefend.errors import RequestError
 from comdefend.evaluation.adaptive import WORST
 from comdefend.evaluation.checks import Check
 from comdefend.evaluation.evaluate import Report
-from comdefend.evaluation.plots import accuracy_plot, as_data_uri, as_png, example_plot
+from comdefend.evaluation.plots import accuracy_plot, as_data_uri, as_png, curve_plot, example_plot
 from comdefend.evaluation.results import Result, write_results
 from comdefend.evaluation.tables import (
     HEADINGS,
@@ -75,6 +75,10 @@ def write_report(report: Report, folder: Path) -> dict[str, Path]:
         plot = as_png(accuracy_plot(report.results))
         (folder / "accuracy.png").write_bytes(plot)
         pictures.append(("Accuracy against epsilon", plot))
+    if any(check.curve for check in report.checks):
+        plot = as_png(curve_plot(report.checks))
+        (folder / "curves.png").write_bytes(plot)
+        pictures.append(("White-box PGD at every budget, through the best gradient mode", plot))
     for number, example in enumerate(report.examples):
         drawn = as_png(example_plot(example, report.classes))
         # The first is the one people are pointed to.
