@@ -19,7 +19,7 @@ from measure import ROOT, official
 
 RESULTS = ROOT / "docs" / "results" / "robustness"
 
-RIVALS = ("comdefend", "jpeg", "feature-squeezing", "resize-pad")
+RIVALS = ("jpeg", "feature-squeezing", "resize-pad")
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,22 @@ class Evaluation:
         return words
 
 
-def _three(kind: str, epsilon: int) -> dict[str, Evaluation]:
-    """Purifiers before a classifier trained on clean images, one trained on purified ones, and
-    adversarial training.
+def _four(kind: str, epsilon: int) -> dict[str, Evaluation]:
+    """ComDefend and its rivals before a classifier trained on clean images, ComDefend before one trained on
+    purified ones, and adversarial training, for which gray-box and white-box are the same.
     """
+    plain = f"{kind}-resnet9-plain"
     return {
-        kind: Evaluation(kind, f"{kind}-resnet9-plain", RIVALS, epsilon),
+        kind: Evaluation(kind, plain, ("comdefend",), epsilon),
+        f"{kind}-rivals": Evaluation(kind, plain, RIVALS, epsilon),
         f"{kind}-purified": Evaluation(kind, f"{kind}-resnet9-purified", ("comdefend",), epsilon),
-        f"{kind}-adversarial": Evaluation(kind, f"{kind}-resnet9-bim", ("none",), epsilon),
+        f"{kind}-adversarial": Evaluation(
+            kind, f"{kind}-resnet9-bim", ("none",), epsilon, knowledge="white-box,black-box"
+        ),
     }
 
 
-EVALUATIONS = {**_three("cifar10", 8), **_three("fashion-mnist", 25)}
+EVALUATIONS = {**_four("cifar10", 8), **_four("fashion-mnist", 25)}
 
 
 if __name__ == "__main__":

@@ -455,7 +455,7 @@ def _show_report(report: Any, paths: dict[str, Path], as_json: bool) -> None:
         check_table,
         headline_table,
         headlines,
-        terminal_table,
+        terminal_tables,
     )
 
     if as_json:
@@ -466,7 +466,8 @@ def _show_report(report: Any, paths: dict[str, Path], as_json: bool) -> None:
         console.print(headline_table(report.results))
     if report.checks:
         console.print(check_table(report.checks))
-    console.print(terminal_table(report.results))
+    for table in terminal_tables(report.results, width=console.width):
+        console.print(table)
     for line in (*caption(report.results), *report.notes):
         console.print(line, style="dim", highlight=False, markup=False)
     print(f"Report: {paths['page']}")

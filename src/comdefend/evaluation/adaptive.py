@@ -60,7 +60,8 @@ def white_box(
     """The situations of an attacker who knows one defence; `scan` gives the accuracy
     in those that choose its modes.
 
-    `attacks` come with their budgets. `modes`: those of the purifier where it is None.
+    `attacks` come with their budgets. `modes`, all of them on all images; where it is None those of the
+    purifier, scanned where there are many images.
     """
     random = bool(getattr(purifier, "stochastic", False))
     tried = tuple(modes) if modes else gradient_modes(purifier)
@@ -81,7 +82,7 @@ def white_box(
     budgets = list(dict.fromkeys((attack.norm, epsilon) for attack, epsilon in chosen))
     found: list[Situation] = []
     kept = tried
-    if len(tried) > KEPT and images > ALL_MODES and budgets:
+    if not modes and len(tried) > KEPT and images > ALL_MODES and budgets:
         some = min(SCAN, images // 2)
         probe = min((e for norm, e in budgets if norm == "linf" and e), default=8 / 255)
         scanned = [

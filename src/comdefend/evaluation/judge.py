@@ -60,7 +60,8 @@ class Situation:
             return "clean"
         budget = f"epsilon {self.threat_model.budget()} ({self.threat_model.norm})"
         via = f", {self.via}" if self.via else ""
-        return f"{self.attack.name}, {self.attack.protocol}, {budget}{via}"
+        attacker = self.threat_model.knowledge
+        return f"{attacker}: {self.attack.name}, {self.attack.protocol}, {budget}{via}"
 
     @property
     def adaptive(self) -> bool:

@@ -77,7 +77,7 @@ def curve_plot(checks: Sequence[Check]) -> Any:
     """What an attacker who knows the defence leaves at budgets from tiny to absurd, as the checks found."""
     plt = pyplot()
     figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-    for colour, check in zip(cycle(_COLOURS), (c for c in checks if c.curve), strict=False):
+    for colour, check in zip(cycle(_COLOURS[1:]), (c for c in checks if c.curve), strict=False):
         budgets, left = zip(*check.curve, strict=True)
         intervals = [wilson(round(share * check.images), check.images) for share in left]
         axis.errorbar(

@@ -39,7 +39,7 @@ def rows(results: Sequence[Result]) -> list[Row]:
         budget = f"{threat.budget()} {threat.norm}" if threat else "-"
         attack = result.attack if threat else "no attack"
         if result.via:
-            attack += f" ({result.via})"
+            attack += f" ({label(result.via)})"
         key = (result.protocol or "-", attack, budget, threat.knowledge if threat else "-")
         found.setdefault(key, {})[result.defence] = result
     return [Row(p, a, b, cells, attacker) for (p, a, b, attacker), cells in found.items()]
@@ -137,24 +137,44 @@ def caption(results: Sequence[Result]) -> list[str]:
     return [f"{heading}: {text}." for heading, text in card(results).items()]
 
 
-def terminal_table(results: Sequence[Result]) -> Table:
-    """All situations but the worst cases, which are the headline's."""
-    attackers = {r.threat_model.knowledge for r in results if r.threat_model}
-    several = len(attackers) > 1
-    table = Table(
-        title=f"Accuracy in %{'' if several else f', {next(iter(attackers))} attacker' if attackers else ''}"
-    )
-    for heading in HEADINGS[0 if several else 1 :]:
-        table.add_column(heading, overflow="fold")  # an attack's name tells it by its end
+def terminal_tables(results: Sequence[Result], *, width: int = 80) -> list[Table]:
+    """Tables for each attacker, with all situations but the worst cases, which are the headline's: as many
+    defences side by side as `width` characters hold.
+    """
     names = defences(results)
-    for name in names:
-        table.add_column(label(name), justify="right", min_width=13, overflow="fold")
-    for row in rows([r for r in results if r.attack != WORST]):
-        table.add_row(
-            *row.words()[0 if several else 1 :],
-            *(counted(row.results[name], results) if name in row.results else "" for name in names),
-        )  # fmt: skip
-    return table
+    clean = [r for r in results if r.threat_model is None]
+    attacked = [r for r in results if r.threat_model and r.attack != WORST]
+    attackers = dict.fromkeys(r.threat_model.knowledge for r in attacked if r.threat_model)
+    tables = []
+    for attacker in attackers or ("no",):
+        own = [r for r in attacked if r.threat_model and r.threat_model.knowledge == attacker]
+        found = rows([*clean, *own])
+        protocols = {row.protocol for row in found} - {"-"}
+        named = "" if len(protocols) > 1 else "".join(f", {protocol}" for protocol in protocols)
+        words = [row.words()[1 if len(protocols) > 1 else 2 :] for row in found]
+        columns = list(zip(HEADINGS[-len(words[0]) :], zip(*words, strict=True), strict=True))
+        widths = [
+            min(_WORDS, max(len(w) for text in (heading, *column) for w in text.split()))
+            for heading, column in columns
+        ]
+        side_by_side = max(1, (width - 1 - sum(w + 3 for w in widths)) // (_CELL + 3))
+        for start in range(0, len(names), side_by_side):
+            part = names[start : start + side_by_side]
+            table = Table(title=f"Accuracy in %, {attacker} attacker{named}")
+            for (heading, _), least in zip(columns, widths, strict=True):
+                table.add_column(heading, min_width=least, overflow="fold")
+            for name in part:
+                table.add_column(label(name), justify="right", min_width=_CELL, overflow="fold")
+            for row, first in zip(found, words, strict=True):
+                cells = [counted(row.results[name], results) if name in row.results else "" for name in part]
+                if any(cells):
+                    table.add_row(*first, *cells)
+            tables.append(table)
+    return tables
+
+
+_WORDS, _CELL = 20, 15
+"""Characters that a column of words is given at most, and a cell with its interval at least."""
 
 
 def headline_table(results: Sequence[Result]) -> Table:
