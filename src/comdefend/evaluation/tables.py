@@ -152,19 +152,21 @@ def terminal_tables(results: Sequence[Result], *, width: int = 80) -> list[Table
         protocols = {row.protocol for row in found} - {"-"}
         named = "" if len(protocols) > 1 else "".join(f", {protocol}" for protocol in protocols)
         words = [row.words()[1 if len(protocols) > 1 else 2 :] for row in found]
-        columns = list(zip(HEADINGS[-len(words[0]) :], zip(*words, strict=True), strict=True))
-        widths = [
-            min(_WORDS, max(len(w) for text in (heading, *column) for w in text.split()))
-            for heading, column in columns
-        ]
-        side_by_side = max(1, (width - 1 - sum(w + 3 for w in widths)) // (_CELL + 3))
+        columns = dict(zip(HEADINGS[-len(words[0]) :], zip(*words, strict=True), strict=True))
+        widths = {heading: max(map(len, (heading, *column))) for heading, column in columns.items()}
+        longest = max(len(word) for text in columns["attack"] for word in text.split())
+        needed = {**widths, "attack": min(longest, _ATTACK)}
+        room = width - 1 - sum(w + 3 for w in needed.values())
+        side_by_side = max(1, room // (_CELL + 3))
         for start in range(0, len(names), side_by_side):
             part = names[start : start + side_by_side]
+            left = room - len(part) * (_CELL + 3)
             table = Table(title=f"Accuracy in %, {attacker} attacker{named}")
-            for (heading, _), least in zip(columns, widths, strict=True):
-                table.add_column(heading, min_width=least, overflow="fold")
+            for heading, least in needed.items():
+                wide = min(widths[heading], least + max(left, 0)) if heading == "attack" else least
+                table.add_column(heading, width=wide, overflow="fold")
             for name in part:
-                table.add_column(label(name), justify="right", min_width=_CELL, overflow="fold")
+                table.add_column(label(name), justify="right", width=_CELL, overflow="fold")
             for row, first in zip(found, words, strict=True):
                 cells = [counted(row.results[name], results) if name in row.results else "" for name in part]
                 if any(cells):
@@ -173,8 +175,8 @@ def terminal_tables(results: Sequence[Result], *, width: int = 80) -> list[Table
     return tables
 
 
-_WORDS, _CELL = 20, 15
-"""Characters that a column of words is given at most, and a cell with its interval at least."""
+_ATTACK, _CELL = 20, 17
+"""Characters of the column of attacks at least, if it has such long words, and of a column of numbers."""
 
 
 def headline_table(results: Sequence[Result]) -> Table:

@@ -1,0 +1,49 @@
+"""Tables of results in the terminal: nothing is cut off, whatever the width."""
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from comdefend.evaluation.results import Result, ThreatModel, wilson
+from comdefend.evaluation.tables import card, terminal_tables
+
+
+def results(defences: list[str]) -> list[Result]:
+    found = []
+    for defence in defences:
+        found.append(Result("d", "c", defence, "none", 50, 50, interval=wilson(50, 50)))
+        for via in (
+            "tempered-1000",
+            "straight-through",
+            "transfer from comdefend:weights=a/b/other.safetensors",
+        ):
+            threat = ThreatModel("linf", 8 / 255, "white-box")
+            found.append(Result("d", "c", defence, "autoattack", 40, 7, threat, "fixed", via=via))
+        for protocol in ("fixed", "minimal"):
+            threat = ThreatModel("l2", 0.5)
+            found.append(Result("d", "c", defence, "pgd-l2", 50, 7, threat, protocol))
+    return found
+
+
+@pytest.mark.parametrize("width", [70, 80, 130, 300])
+def test_no_column_is_cut_off(width: int) -> None:
+    names = ["none", "comdefend", "feature-squeezing:bits=5", "jpeg", "path/to/mine.py:make"]
+    page = StringIO()
+    console = Console(file=page, width=width)
+    for table in terminal_tables(results(names), width=width):
+        console.print(table)
+    lines = [line.rstrip() for line in page.getvalue().splitlines()]
+    assert all(line[-1] in "┓┃┩│┘" for line in lines if line and line.lstrip()[0] in "┏┃┡│└")
+    flat = page.getvalue().replace("\n", "")
+    assert "…" not in flat
+    for word in ("gray-box", "white-box", "undefended", "comdefend", "jpeg", "minimal", "n=40", "100.0"):
+        assert word in flat
+
+
+def test_the_card_tells_the_whole_threat_model() -> None:
+    told = card(results(["none", "jpeg"]))
+    assert told["Norm and epsilon"] == "linf 8/255, l2 0.5"
+    assert "untargeted" in told["Goal"]
+    assert {"Attacker (gray-box)", "Attacker (white-box)", "Protocol (fixed)", "Randomness"} <= set(told)
+    assert "Attacker (black-box)" not in told
