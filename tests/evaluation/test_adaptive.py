@@ -43,6 +43,8 @@ def test_every_mode_of_a_purifier_is_shown(report: Report) -> None:
     shown = {r.via for r in report.results if r.defence == "tiny" and r.attack == "pgd" and r.via}
     assert {"autograd", "straight-through", "tempered-50", "surrogate", "identity", "spsa"} <= shown
     assert "transfer from its surrogate" in shown
+    white = [r for r in report.results if r.attack == "pgd" and r.via == "identity"]
+    assert all(r.settings["restarts"] == 3 and "dlr" in r.settings["losses"] for r in white)
     killed = {r.via for r in report.results if r.defence == "killer" and r.attack == "pgd" and r.via}
     assert killed == {"autograd", "identity", "spsa"}
 

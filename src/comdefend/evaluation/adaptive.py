@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from comdefend.attacks import BIM, MIFGSM, PGD, Attack, AutoAttack, HopSkipJump, Norm
 from comdefend.attacks.adaptive import ESTIMATED, AdaptiveView, gradient_modes
+from comdefend.attacks.base import LossName
 from comdefend.evaluation.judge import Situation
 from comdefend.evaluation.results import Knowledge, Result, ThreatModel, pack, unpack, wilson
 from comdefend.purifiers import Purifier
@@ -26,6 +27,9 @@ FEW, FEWEST = 100, 16
 
 HARD_LABEL = 40
 """Images for attacks that see labels only, and need thousands of them."""
+
+LOSSES: tuple[LossName, ...] = ("cross-entropy", "margin", "dlr")
+"""Of white-box PGD: one after the other on what is left."""
 
 DRAWS = 20
 """Draws of a random defence behind each gradient (EOT)."""
@@ -93,9 +97,12 @@ def white_box(
         order = sorted(scanned, key=scan)
         kept = tuple(s.via.split(",")[0] for s in order if not s.via.startswith(ESTIMATED))[:KEPT]
     for attack, epsilon in chosen:
+        full = replace(attack, restarts=len(LOSSES), losses=LOSSES) if isinstance(attack, PGD) else attack
         for mode in kept[:1] if attack.slow and kept is not tried else kept:
             limit = FEWEST if mode == ESTIMATED else FEW if attack.slow else None
-            if mode != ESTIMATED or isinstance(attack, PGD):
+            if mode != ESTIMATED:
+                found.append(situation(full, epsilon, mode, limit))
+            elif isinstance(attack, PGD):
                 found.append(situation(attack, epsilon, mode, limit))
     if isinstance(purifier, Purifier) and type(purifier).surrogate is not Purifier.surrogate and not random:
         target = Surrogate(classifier, purifier)
