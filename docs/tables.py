@@ -152,10 +152,9 @@ def robustness_summary() -> str:
                     ("black-box", None, "linf"), ("white-box", None, "linf"), ("white-box", None, "l2"),
                 )
             ]  # fmt: skip
+            shown = "no purifier" if defence == "none" else label(defence)
             budget = next((r.threat_model.budget() for r in own if r.threat_model.norm == "linf"), "-")  # type: ignore[union-attr]
-            lines.append(
-                f"| {title} | {label(defence)} | {budget} | {percent(before)} | {' | '.join(cells)} |"
-            )
+            lines.append(f"| {title} | {shown} | {budget} | {percent(before)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
