@@ -19,7 +19,7 @@ from measure import ROOT, official
 
 RESULTS = ROOT / "docs" / "results" / "robustness"
 
-RIVALS = ("jpeg", "feature-squeezing", "resize-pad")
+RIVALS = ("jpeg", "feature-squeezing")
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,15 @@ class Evaluation:
         return words
 
 
-def _four(kind: str, epsilon: int) -> dict[str, Evaluation]:
-    """ComDefend and its rivals before a classifier trained on clean images, ComDefend before one trained on
+def _of(kind: str, epsilon: int) -> dict[str, Evaluation]:
+    """ComDefend and other purifiers before a classifier trained on clean images, ComDefend before one trained on
     purified ones, and adversarial training, for which gray-box and white-box are the same.
     """
     plain = f"{kind}-resnet9-plain"
     return {
         kind: Evaluation(kind, plain, ("comdefend",), epsilon),
         f"{kind}-rivals": Evaluation(kind, plain, RIVALS, epsilon),
+        f"{kind}-random": Evaluation(kind, plain, ("resize-pad",), epsilon),
         f"{kind}-purified": Evaluation(kind, f"{kind}-resnet9-purified", ("comdefend",), epsilon),
         f"{kind}-adversarial": Evaluation(
             kind, f"{kind}-resnet9-bim", ("none",), epsilon, knowledge="white-box,black-box"
@@ -67,7 +68,7 @@ def _four(kind: str, epsilon: int) -> dict[str, Evaluation]:
     }
 
 
-EVALUATIONS = {**_four("cifar10", 8), **_four("fashion-mnist", 25)}
+EVALUATIONS = {**_of("cifar10", 8), **_of("fashion-mnist", 25)}
 
 
 if __name__ == "__main__":
