@@ -53,8 +53,8 @@ class Evaluation:
 
 
 def _of(kind: str, epsilon: int) -> dict[str, Evaluation]:
-    """ComDefend and other purifiers before a classifier trained on clean images, ComDefend before one trained on
-    purified ones, and adversarial training, for which gray-box and white-box are the same.
+    """ComDefend and other purifiers before a classifier trained on clean images, ComDefend before one
+    trained on purified ones, and adversarial training, for which gray-box and white-box are the same.
     """
     plain = f"{kind}-resnet9-plain"
     return {
