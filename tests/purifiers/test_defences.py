@@ -86,7 +86,8 @@ def turned() -> tuple[nn.Module, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(
-    "reference", ["comdefend", "feature-squeezing", "gaussian", "jpeg", "pixeldefend", "resize-pad", "tv"]
+    "reference",
+    ["comdefend", "feature-squeezing", "gaussian", "hgd", "jpeg", "pixeldefend", "resize-pad", "tv"],
 )
 def test_it_turns_minimal_adversarial_images_back(
     reference: str, turned: tuple[nn.Module, Tensor, Tensor]

@@ -5,8 +5,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from comdefend.classifiers import load_classifier
@@ -197,6 +199,29 @@ def test_a_denoiser_is_guided_by_a_classifier(tmp_path: Path) -> None:
     images = torch.rand(1, 3, 9, 7)
     purifier = load_purifier(f"hgd:weights={tmp_path}/weights.safetensors")
     assert not torch.equal(purifier(images), images)
+
+
+def test_a_denoiser_learns_from_crops_of_photographs_of_many_sizes(tmp_path: Path) -> None:
+    maker = tmp_path / "mine.py"
+    maker.write_text(
+        "import torch\n"
+        "def make():\n"
+        "    return torch.nn.Sequential(\n"
+        "        torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, 2)\n"
+        "    )\n"
+    )
+    for index in range(16):
+        file = tmp_path / "photos" / f"kind{index % 2}" / f"{index}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(index).integers(0, 256, (30 + index, 40 - index, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(file)
+    settings = [
+        f"data={tmp_path / 'photos'}", f"denoiser.classifier={maker}:make", "denoiser.widths=[4,6]",
+        "crop=24", "batch=2", "steps=2", "validation_images=2",
+    ]  # fmt: skip
+    facts = start(load_recipe("imagenet-hgd", settings), output=tmp_path / "run", device="cpu")
+    assert facts is not None
+    assert facts.scores["images"] >= 1
 
 
 def test_training_stops_on_nan_and_says_what_to_do(tmp_path: Path) -> None:

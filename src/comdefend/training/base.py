@@ -15,7 +15,7 @@ from comdefend.training.optimisers import make_optimiser, schedule_factor
 from comdefend.training.recipe import Recipe
 
 VALIDATION_SIDE = 128
-"""Validation images larger than this are cut to their middle."""
+"""Validation images larger than this, and than the crop of the recipe, are cut to their middle."""
 
 
 class Training(lightning.LightningModule):
@@ -75,7 +75,8 @@ class Training(lightning.LightningModule):
 
     def validation_pixels(self) -> Tensor:
         """All validation images as one uint8 tensor."""
-        return central_pixels(self.validation, channels=self.channels)
+        side = max(VALIDATION_SIDE, self.recipe.crop or 0)
+        return central_pixels(self.validation, channels=self.channels, side=side)
 
     @abstractmethod
     def architecture(self) -> dict[str, Any]:
@@ -117,10 +118,10 @@ class Training(lightning.LightningModule):
         self.log(self.score_name, score, on_epoch=True, sync_dist=True)
 
 
-def central_pixels(data: ImageSet, *, channels: int) -> Tensor:
-    """Images as one uint8 tensor: whole where they are small and of one size, else their middles."""
+def central_pixels(data: ImageSet, *, channels: int, side: int = VALIDATION_SIDE) -> Tensor:
+    """Images as one uint8 tensor: whole where they are of one size up to `side`, else their middles."""
     arrays = [data.array(index, channels=channels) for index in range(len(data))]
-    height, width = (min(VALIDATION_SIDE, *(a.shape[axis] for a in arrays)) for axis in (0, 1))
+    height, width = (min(side, *(a.shape[axis] for a in arrays)) for axis in (0, 1))
     middles = []
     for array in arrays:
         top, left = (array.shape[0] - height) // 2, (array.shape[1] - width) // 2

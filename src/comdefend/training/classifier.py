@@ -110,7 +110,7 @@ class ClassifierTraining(Training):
             dtype=self.recipe.precision,
         ).to(self.device)
         log.info("purifying %d images (%s)", len(data), name)
-        pixels = central_pixels(data, channels=self.channels)
+        pixels = central_pixels(data, channels=self.channels, side=max(data.array(0).shape[:2]))
         parts = []
         for part in pixels.split(500):
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):

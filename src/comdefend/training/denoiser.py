@@ -10,7 +10,7 @@ from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import ImageSet
 from comdefend.model import channels_last
 from comdefend.purifiers.hgd import DUNet
-from comdefend.training.base import Training
+from comdefend.training.base import Training, central_pixels
 from comdefend.training.batches import seeded
 from comdefend.training.recipe import Recipe
 
@@ -36,9 +36,9 @@ class DenoiserTraining(Training):
         channels_last(self.network)
         # In a list it is no part of this module: it is not trained and not in the checkpoint.
         self._target: list[nn.Module] = [load_classifier(recipe.denoiser.classifier).requires_grad_(False)]
-        check_classifier(
-            self._target[0], data.images([0, 1]), data.labels([0, 1]), name=recipe.denoiser.classifier
-        )
+        side = recipe.crop or max(data.array(0).shape[:2])
+        seen = central_pixels(data.subset([0, 1]), channels=data.channels, side=side).float() / 255
+        check_classifier(self._target[0], seen, data.labels([0, 1]), name=recipe.denoiser.classifier)
 
     @property
     def target(self) -> nn.Module:
