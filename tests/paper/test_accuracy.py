@@ -67,6 +67,15 @@ def test_what_is_in_the_file_is_not_run_again(
     assert again.results == outcome.results
 
 
+def test_what_another_table_has_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = (replace(TINY, name=name, rows=(TINY.rows[0], TINY.rows[3])) for name in ("one", "two"))
+    monkeypatch.setitem(ACCURACY_TABLES, "small", (one, two))
+    first = run_table(one, FEW, output=tmp_path)
+    monkeypatch.setattr(accuracy, "evaluate", lambda *_, **__: pytest.fail("run again"))
+    assert run_table(two, FEW, output=tmp_path).results == first.results
+    assert read_results(tmp_path / "two.json") == read_results(tmp_path / "one.json")
+
+
 @pytest.mark.parametrize("change", ["limit", "seed", "attack", "weights", "settings"])
 def test_what_depends_on_a_change_is_run_again(
     change: str, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

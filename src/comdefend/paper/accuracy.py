@@ -8,6 +8,7 @@ while that stays the same.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from torch import nn
@@ -20,7 +21,7 @@ from comdefend.errors import RequestError
 from comdefend.evaluation import Result, evaluate, read_results, write_results
 from comdefend.evaluation.fingerprint import digest, fingerprint
 from comdefend.factory import is_factory
-from comdefend.paper.numbers import AccuracyTable, Row
+from comdefend.paper.numbers import ACCURACY_TABLES, AccuracyTable, Row
 from comdefend.paper.settings import Progress, Settings
 from comdefend.purifiers import Purifier, load_purifier
 
@@ -66,6 +67,9 @@ def run_table(
 ) -> Outcome:
     """Run what is missing of a table; its results are in `output/NAME.json` afterwards.
 
+    A number that another table in `output` has already (the three of table 8 and table 9 share
+    attacks, where one classifier stands for the paper's) is taken from there.
+
     Rows whose weights are nowhere are left out and named in the outcome, with the command that makes
     them. Raises `RequestError`, before any attack, where data and a classifier do not fit.
     """
@@ -79,23 +83,37 @@ def run_table(
     cells = [cell for cell in cells_of(table, settings) if cell.row not in missing]
     file = output / f"{table.name}.json"
     known = read_results(file) if file.is_file() else []
+    beside = list(_of_other_tables(table, output))
     done: dict[Cell, Result] = {}
     for cell in cells:
         print_ = lab.fingerprint(cell)
-        found = next((r for r in known if cell.fits(r) and r.fingerprint == print_), None)
+        found = next((r for r in [*known, *beside] if cell.fits(r) and r.fingerprint == print_), None)
         if found is not None:
             done[cell] = found
+
+    def keep() -> None:
+        # Numbers of other runs of this table (another classifier, more images) stay in the file.
+        others = [r for r in known if not any(cell.fits(r) for cell in done)]
+        write_results(file, [*others, *(done[cell] for cell in cells if cell in done)])
+
+    if any(result not in known for result in done.values()):
+        keep()
     for group in _groups([cell for cell in cells if cell not in done]):
         if progress:
             first = group[0]
             progress(len(done), len(cells), f"{first.classifier} {first.attack} {first.protocol or ''}")
         done.update(lab.run(group))
-        # Numbers of other runs of this table (another classifier, more images) stay in the file.
-        others = [r for r in known if not any(cell.fits(r) for cell in done)]
-        write_results(file, [*others, *(done[cell] for cell in cells if cell in done)])
+        keep()
     if progress:
         progress(len(cells), len(cells), "done")
     return Outcome(table, [(cell, done[cell]) for cell in cells], missing)
+
+
+def _of_other_tables(table: AccuracyTable, output: Path) -> Iterator[Result]:
+    for other in chain.from_iterable(ACCURACY_TABLES.values()):
+        file = output / f"{other.name}.json"
+        if other.name != table.name and file.is_file():
+            yield from read_results(file)
 
 
 def cells_of(table: AccuracyTable, settings: Settings) -> Iterator[Cell]:
