@@ -40,8 +40,10 @@ def grids(outcome: Outcome) -> list[Grid]:
 
 
 def differences(outcome: Outcome, *, above: float = 5) -> list[str]:
-    """The cells where ours and the paper's are more than `above` points apart, in words."""
-    found = []
+    """The cells where ours and the paper's are more than `above` points apart, in words: a line for
+    each row and protocol.
+    """
+    found: dict[str, list[str]] = {}
     for cell, result in outcome.results:
         paper = _paper(outcome.table, cell.row, cell.attack, cell.epsilon)
         if paper is not None and abs(100 * result.accuracy - paper) > above:
@@ -50,8 +52,9 @@ def differences(outcome: Outcome, *, above: float = 5) -> list[str]:
             kind = f", {cell.protocol}" if cell.protocol else ""
             row = cell.row
             who = "undefended" if row.defence == "none" else f"{row.defence} ({row.when})"
-            found.append(f"{who}, {name}{budget}{kind}: {100 * result.accuracy:.0f} for {paper:g}")
-    return found
+            told = f"{name}{budget} {100 * result.accuracy:.0f} for {paper:g}"
+            found.setdefault(who + kind, []).append(told)
+    return [f"{who}: {', '.join(cells)}" for who, cells in found.items()]
 
 
 def notes(outcome: Outcome) -> list[str]:

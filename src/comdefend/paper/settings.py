@@ -84,7 +84,7 @@ class Shown:
             parts.append("\n".join([f"**{grid.title}**", "", head, rule, *body]))
         if self.differences:
             listed = "\n".join(f"- {line}" for line in self.differences)
-            parts.append(f"More than 5 points from the paper:\n\n{listed}")
+            parts.append(f"More than 5 points from the paper, ours for theirs:\n\n{listed}")
         parts.append(origin_line(self.origin))
         return "\n\n".join(parts)
 
