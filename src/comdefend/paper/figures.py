@@ -92,7 +92,7 @@ def show_figure4(outcome: Outcome, folder: Path) -> Shown:
     """What is said beside figure 4, which lies in `folder`."""
     first = outcome.results[0][1]
     notes = [
-        f"Drawn from table5.json: {outcome.table.title} here {first.classifier}, gray-box; "
+        f"Drawn from table5.json: {outcome.table.title} there, {first.classifier} here; gray-box; "
         "one panel for each protocol and use.",
     ]
     return Shown("figure4", [], notes, _files(folder, "figure4"), origin_of([r for _, r in outcome.results]))
