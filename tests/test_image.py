@@ -180,11 +180,12 @@ def test_tiles_cover_every_pixel_once(height: int, width: int, tile: int, halo: 
     width=st.integers(1, 40),
     tile=st.integers(1, 24),
     pixels=st.integers(1, 2000),
+    block=st.sampled_from([1, 2, 4]),
 )
 def test_tiles_with_a_halo_give_the_whole_images_pixels(
-    count: int, height: int, width: int, tile: int, pixels: int
+    count: int, height: int, width: int, tile: int, pixels: int, block: int
 ) -> None:
-    model = tiny_model()
+    model, tile = tiny_model(block=block), tile * block
     images = torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(height))
 
     # A smooth code: with the hard one a logit within rounding of zero may fall to either side.
@@ -193,6 +194,18 @@ def test_tiles_with_a_halo_give_the_whole_images_pixels(
 
     tiled = apply_tiled(soft, images, tile=tile, halo=model.config.reach, pixels=pixels)
     torch.testing.assert_close(tiled, soft(images), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (13, 22), (16, 24)])
+def test_tiles_of_a_code_of_blocks_give_the_whole_images_code(size: tuple[int, int]) -> None:
+    model, images = tiny_model(block=2), torch.rand(2, 3, *size)
+
+    def logits(some: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = model.com(some)
+        return found
+
+    tiled = apply_tiled(logits, images, tile=4, halo=model.config.reach, pixels=100, block=2)
+    torch.testing.assert_close(tiled, logits(images), atol=1e-4, rtol=0)
 
 
 def test_tiles_without_a_halo_do_not() -> None:
@@ -205,6 +218,11 @@ def test_codes_of_any_length_can_be_drawn(bits: int, colours: int) -> None:
     drawn = code_picture(torch.rand(2, bits, 5, 6) > 0.5)
     assert drawn.shape == (2, colours, 5, 6)
     assert drawn.max() <= 1
+
+
+def test_a_code_of_blocks_is_drawn_as_large_as_its_image() -> None:
+    code = torch.rand(1, 12, 3, 2) > 0.5
+    assert torch.equal(code_picture(code, block=2)[..., ::2, 1::2], code_picture(code))
 
 
 def test_a_grid_puts_rows_under_each_other() -> None:

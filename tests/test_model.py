@@ -41,6 +41,33 @@ def test_code_and_image_keep_height_and_width(bits: int, image_channels: int, si
     assert model.decompress(code).shape == images.shape
 
 
+@pytest.mark.parametrize("size", [(1, 1), (7, 3), (8, 16)])
+@pytest.mark.parametrize("block", [2, 4])
+def test_blocks_share_a_code_and_images_keep_their_size(block: int, size: tuple[int, int]) -> None:
+    model = tiny_model(bits=24, block=block)
+    images = torch.rand(2, 3, *size)
+    blocks = [-(-side // block) for side in size]
+    assert model.compress(images).shape == (2, 24, *blocks)
+    assert model(images).shape == model.soft(images).shape == images.shape
+    whole = model.decompress(model.compress(images))
+    assert whole.shape[2:] == tuple(block * side for side in blocks)
+    assert torch.equal(whole[..., : size[0], : size[1]], model(images))
+    assert model.config.rate == 24 / block**2
+
+
+def test_an_image_goes_on_past_its_border_as_its_last_row_and_column() -> None:
+    model, images = tiny_model(block=2), torch.rand(1, 3, 5, 7)
+    longer = torch.cat([images, images[:, :, -1:]], dim=2)
+    longer = torch.cat([longer, longer[:, :, :, -1:]], dim=3)
+    assert torch.equal(model.compress(images), model.compress(longer))
+
+
+@pytest.mark.parametrize(("block", "bits"), [(0, 12), (3, 12), (2, 129)])
+def test_impossible_blocks_are_refused(block: int, bits: int) -> None:
+    with pytest.raises(ValueError, match="must"):
+        ComDefendConfig(block=block, bits=bits)
+
+
 def test_forward_is_compress_then_decompress() -> None:
     model, images = tiny_model(), torch.rand(2, 3, 9, 8)
     assert torch.equal(model(images), model.decompress(model.compress(images)))
@@ -52,14 +79,15 @@ def test_reconstruction_lies_in_the_unit_range() -> None:
     assert purified.max() <= 1
 
 
-def test_a_change_travels_no_farther_than_the_reach() -> None:
-    model = tiny_model()
+@pytest.mark.parametrize(("block", "reach"), [(1, 6), (2, 14)])
+def test_a_change_travels_no_farther_than_the_reach(block: int, reach: int) -> None:
+    model = tiny_model(block=block)
     images = torch.rand(1, 3, 31, 31)
     changed = images.clone()
     changed[:, :, 15, 15] = 1 - changed[:, :, 15, 15]
     differs = (model(images) != model(changed)).any(1)[0].nonzero()
     assert len(differs) > 0
-    assert int((differs - 15).abs().max()) <= model.config.reach == 6
+    assert int((differs - 15).abs().max()) <= model.config.reach == reach
 
 
 def test_the_papers_networks_reach_18_pixels() -> None:

@@ -149,34 +149,52 @@ def tiles(height: int, width: int, *, tile: int, halo: int) -> Iterator[Tile]:
 
 
 def apply_tiled(
-    function: Callable[[Tensor], Tensor], images: Tensor, *, tile: int, halo: int, pixels: int
+    function: Callable[[Tensor], Tensor],
+    images: Tensor,
+    *,
+    tile: int,
+    halo: int,
+    pixels: int,
+    block: int = 1,
 ) -> Tensor:
     """`function` over N x C x H x W images of any size, at bounded memory.
 
     `function` must keep height and width and look at most `halo` pixels far: the result is then that
     of the whole image. At most about `pixels` pixels go through at once, many small images or one tile.
+    With `block`, of which `tile` and `halo` must be multiples, it gives one value for each block x block
+    square of pixels, begun squares included.
     """
     result: Tensor | None = None
     for t in tiles(images.shape[2], images.shape[3], tile=tile, halo=halo):
         window = images[:, :, t.outer_top : t.outer_bottom, t.outer_left : t.outer_right]
         step = max(1, pixels // (window.shape[2] * window.shape[3]))
-        rows = slice(t.top - t.outer_top, t.bottom - t.outer_top)
-        columns = slice(t.left - t.outer_left, t.right - t.outer_left)
+        rows, columns = _blocks(t.top, t.bottom, block), _blocks(t.left, t.right, block)
+        outer_row, outer_column = t.outer_top // block, t.outer_left // block
+        inner_rows = slice(rows.start - outer_row, rows.stop - outer_row)
+        inner_columns = slice(columns.start - outer_column, columns.stop - outer_column)
         for start in range(0, len(images), step):
             part = function(window[start : start + step])
             if result is None:
-                result = part.new_empty((len(images), part.shape[1], *images.shape[2:]))
-            result[start : start + step, :, t.top : t.bottom, t.left : t.right] = part[:, :, rows, columns]
+                sides = (-(-side // block) for side in images.shape[2:])
+                result = part.new_empty((len(images), part.shape[1], *sides))
+            result[start : start + step, :, rows, columns] = part[:, :, inner_rows, inner_columns]
     return function(images) if result is None else result
 
 
-def code_picture(code: Tensor) -> Tensor:
+def _blocks(first: int, last: int, block: int) -> slice:
+    """The blocks of the pixels from `first` up to and without `last`."""
+    return slice(first // block, -(-last // block))
+
+
+def code_picture(code: Tensor, *, block: int = 1) -> Tensor:
     """A code N x bits x H x W drawn as images: bits summed into three colours, or one if few.
 
-    With 12 bits each colour shows four of them, as in the paper's figure 3.
+    With 12 bits each colour shows four of them, as in the paper's figure 3. A code of blocks is drawn
+    `block` pixels to a place.
     """
     groups = 3 if code.shape[1] >= 6 else 1
-    return torch.stack([part.float().mean(1) for part in code.chunk(groups, dim=1)], dim=1)
+    drawn = torch.stack([part.float().mean(1) for part in code.chunk(groups, dim=1)], dim=1)
+    return drawn.repeat_interleave(block, 2).repeat_interleave(block, 3)
 
 
 def picture_grid(rows: Sequence[Tensor], *, scale: int = 1, gap: int = 2) -> Image.Image:

@@ -10,6 +10,9 @@ Examples", CVPR 2019. Table, equation and section numbers below are the paper's.
 
 No layer has a stride, so any H and W pass, and a pixel of the output depends on the input pixels
 at most `ComDefendConfig.reach` (18) rows and columns away.
+
+What is not the paper's is `ComDefendConfig.block`: one code for each 2x2 or 4x4 block of pixels, at a
+lower rate and a fraction of the arithmetic. With block 1, everything here is as published.
 """
 
 from collections.abc import Sequence
@@ -20,12 +23,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 COM_WIDTHS = (16, 32, 64, 128, 256, 128, 64, 32)
 """Hidden channels of ComCNN (Table 1, where "356" is a misprint for 256)."""
 
 REC_WIDTHS = (32, 64, 128, 256, 128, 64, 32, 16)
 """Hidden channels of RecCNN (Table 2)."""
+
+BLOCKS = (1, 2, 4, 8)
+"""Sides of the squares of pixels that may share one code. The paper's is 1: a code for each pixel."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,9 @@ class ComDefendConfig:
     colour, 8 to 16 in Table 3; the released Fashion-MNIST weights use 4). `phi`: standard deviation
     of the noise on the logits in training (section 3.3). `lam`: lambda, the price of a one in the
     code (Eq. 3). `com_widths`, `rec_widths`: hidden channels, where they are not the paper's (the
-    released Fashion-MNIST networks are a little wider).
+    released Fashion-MNIST networks are a little wider). `block`: side of the square of pixels that
+    shares one code of `bits` bits; the paper's is 1. Its pixels are folded into channels, so all
+    layers run on an image that is smaller by this factor in height and width.
     """
 
     image_channels: int = 3
@@ -45,6 +54,7 @@ class ComDefendConfig:
     lam: float = 1e-4
     com_widths: tuple[int, ...] = COM_WIDTHS
     rec_widths: tuple[int, ...] = REC_WIDTHS
+    block: int = 1
 
     def __post_init__(self) -> None:
         # Read back from JSON they are lists.
@@ -52,8 +62,12 @@ class ComDefendConfig:
         object.__setattr__(self, "rec_widths", tuple(self.rec_widths))
         if self.image_channels not in (1, 3):
             raise ValueError(f"image_channels is {self.image_channels}; it must be 1 or 3")
-        if not (isinstance(self.bits, int) and 1 <= self.bits <= 32):
-            raise ValueError(f"bits is {self.bits!r}; it must lie between 1 and 32")
+        if self.block not in BLOCKS:
+            raise ValueError(f"block is {self.block!r}; it must be one of {', '.join(map(str, BLOCKS))}")
+        if not (isinstance(self.bits, int) and 1 <= self.bits <= 32 * self.block**2):
+            raise ValueError(
+                f"bits is {self.bits!r}; it must lie between 1 and 32 for a pixel ({32 * self.block**2})"
+            )
         if not (0 <= self.phi < inf and 0 <= self.lam < inf):
             raise ValueError(f"phi ({self.phi}) and lam ({self.lam}) must be finite and not negative")
         for width in (*self.com_widths, *self.rec_widths):
@@ -62,8 +76,17 @@ class ComDefendConfig:
 
     @property
     def reach(self) -> int:
-        """How many pixels a change can travel through both networks: one for each 3x3 convolution."""
-        return len(self.com_widths) + len(self.rec_widths) + 2
+        """How many pixels a change can travel through both networks: a block for each 3x3 convolution.
+
+        A multiple of `block`; above 1, one more, from one side of the block where it began to the other.
+        """
+        convolutions = len(self.com_widths) + len(self.rec_widths) + 2
+        return convolutions if self.block == 1 else self.block * (convolutions + 1)
+
+    @property
+    def rate(self) -> float:
+        """Bits of code for one pixel of the image, of 24 (RGB) or 8 (grey)."""
+        return self.bits / self.block**2
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -71,6 +94,9 @@ class ComDefendConfig:
 
 class ComCNN(nn.Module):
     """The compressor (Table 1): image in [0, 1] to the logits of its code, N x bits x H x W.
+
+    With blocks the code is N x bits x ceil(H / block) x ceil(W / block): an image whose sides are no
+    multiples is continued by its last row and column.
 
     `gain` multiplies the output. It changes no function that the network can express, only how it
     is trained: the logits must outgrow noise of size phi, which takes a fresh network, whose outputs
@@ -80,11 +106,13 @@ class ComCNN(nn.Module):
 
     def __init__(self, config: ComDefendConfig, *, gain: float = 1.0) -> None:
         super().__init__()
-        self.layers = _convolutions((config.image_channels, *config.com_widths, config.bits))
+        folded = config.image_channels * config.block**2
+        self.layers = _convolutions((folded, *config.com_widths, config.bits))
+        self.block = config.block
         self.gain = gain
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.layers(images - 0.5)
+        logits: Tensor = self.layers(_folded(images - 0.5, self.block))
         return logits if self.gain == 1.0 else self.gain * logits
 
     @torch.no_grad()
@@ -102,16 +130,19 @@ class RecCNN(nn.Module):
 
     def __init__(self, config: ComDefendConfig) -> None:
         super().__init__()
-        self.layers = _convolutions((config.bits, *config.rec_widths, config.image_channels))
+        folded = config.image_channels * config.block**2
+        self.layers = _convolutions((config.bits, *config.rec_widths, folded))
+        self.block = config.block
 
     def forward(self, code: Tensor) -> Tensor:
-        return torch.sigmoid(self.layers(code))
+        return torch.sigmoid(functional.pixel_shuffle(self.layers(code), self.block))
 
 
 class ComDefend(nn.Module):
     """Both networks and the binary code between them.
 
-    Images are float tensors N x image_channels x H x W in [0, 1], RGB; codes N x bits x H x W.
+    Images are float tensors N x image_channels x H x W in [0, 1], RGB; codes N x bits x H x W (of
+    blocks where `config.block` is not 1: see `ComCNN`).
     """
 
     def __init__(self, config: ComDefendConfig | None = None, *, gain: float = 1.0) -> None:
@@ -125,15 +156,18 @@ class ComDefend(nn.Module):
         logits: Tensor = self.com(images)
         return logits > 0
 
-    def decompress(self, code: Tensor) -> Tensor:
-        """The image that a code (booleans, or numbers in [0, 1]) stands for."""
+    def decompress(self, code: Tensor, like: Tensor | None = None) -> Tensor:
+        """The image that a code (booleans, or numbers in [0, 1]) stands for, of whole blocks.
+
+        Cut to the height and width of `like`, where that is given.
+        """
         parameter = next(self.rec.parameters())
         reconstruction: Tensor = self.rec(code.to(parameter.dtype))
-        return reconstruction
+        return reconstruction if like is None else reconstruction[..., : like.shape[-2], : like.shape[-1]]
 
     def forward(self, images: Tensor) -> Tensor:
         """Compress and decompress: the purified images. Not differentiable; see `soft`."""
-        return self.decompress(self.compress(images))
+        return self.decompress(self.compress(images), images)
 
     def soft(self, images: Tensor, *, temperature: float = 1.0) -> Tensor:
         """The round trip with `sigmoid(logits / temperature)` for a code, differentiable.
@@ -141,7 +175,7 @@ class ComDefend(nn.Module):
         At temperature 1 the derivative of the sigmoid is exactly zero in float32 for most of a
         trained code; an attack needs a temperature near the size of the logits.
         """
-        return self.decompress(torch.sigmoid(self.com(images) / temperature))
+        return self.decompress(torch.sigmoid(self.com(images) / temperature), images)
 
     def noisy_code(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """The code seen in training: `sigmoid(Com(x) - noise)`, noise ~ N(0, phi^2) (section 3.3).
@@ -163,15 +197,20 @@ class Loss:
 
 
 def comdefend_loss(
-    model: ComDefend, images: Tensor, *, generator: torch.Generator | None = None
+    model: ComDefend,
+    images: Tensor,
+    *,
+    inputs: Tensor | None = None,
+    generator: torch.Generator | None = None,
 ) -> tuple[Loss, Tensor]:
     """Eq. 3 for a batch of clean images, and the reconstruction it was measured on.
 
     As the authors' released code reads the equation: means instead of sums over the pixels, and the
-    sigmoid's output, not the logits, in the second term, which asks for zeros in the code.
+    sigmoid's output, not the logits, in the second term, which asks for zeros in the code. `inputs`
+    are what is compressed, where that is not the images themselves (images with noise).
     """
-    code = model.noisy_code(images, generator=generator)
-    reconstruction = model.decompress(code)
+    code = model.noisy_code(images if inputs is None else inputs, generator=generator)
+    reconstruction = model.decompress(code, images)
     error = (reconstruction.float() - images.float()).square().mean()
     sparsity = code.float().square().mean()
     total = 0.5 * error + model.config.lam * sparsity
@@ -197,6 +236,16 @@ def channels_last(network: nn.Module) -> nn.Module:
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return network
+
+
+def _folded(images: Tensor, block: int) -> Tensor:
+    """Each block x block square of pixels as the channels of one place; the last ones continued."""
+    if block == 1:
+        return images
+    right, below = -images.shape[-1] % block, -images.shape[-2] % block
+    if right or below:
+        images = functional.pad(images, (0, right, 0, below), mode="replicate")
+    return functional.pixel_unshuffle(images, block)
 
 
 def _convolutions(widths: Sequence[int]) -> nn.Sequential:

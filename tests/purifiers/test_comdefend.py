@@ -12,11 +12,28 @@ from tests.conftest import tiny_model
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (37, 23), (64, 64)])
-@pytest.mark.parametrize("tile", [5, 16, 100])
-def test_tiles_do_not_show(size: tuple[int, int], tile: int) -> None:
+@pytest.mark.parametrize(("tile", "block"), [(5, 1), (16, 1), (100, 1), (6, 2), (16, 4)])
+def test_tiles_do_not_show(size: tuple[int, int], tile: int, block: int) -> None:
     images = torch.rand(2, 3, *size)
-    whole = ComDefendPurifier(tiny_model(), tile=1000)(images)
-    torch.testing.assert_close(ComDefendPurifier(tiny_model(), tile=tile)(images), whole, atol=1e-5, rtol=0)
+    whole, tiled = (ComDefendPurifier(tiny_model(block=block), tile=side) for side in (1000, tile))
+    torch.testing.assert_close(tiled(images), whole(images), atol=1e-5, rtol=0)
+    assert torch.equal(tiled.compress(images), whole.compress(images))
+
+
+@pytest.mark.parametrize("mode", ["surrogate", "straight-through", "tempered-50", "identity"])
+def test_gradients_pass_through_a_code_of_blocks(mode: str) -> None:
+    purifier = ComDefendPurifier(tiny_model(block=2))
+    images = torch.rand(1, 3, 7, 5, requires_grad=True)
+    made = purifier.through(images, mode)
+    torch.testing.assert_close(made, purifier(images))
+    made.sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().max() > 0
+
+
+def test_tiles_that_cut_blocks_are_refused() -> None:
+    with pytest.raises(RequestError, match="tile is 33; it must be a multiple of 2"):
+        ComDefendPurifier(tiny_model(block=2), tile=33)
 
 
 def test_the_shipped_networks_tile_without_a_seam() -> None:

@@ -15,6 +15,7 @@ from comdefend.classifiers import load_classifier
 from comdefend.errors import RequestError, WorkError
 from comdefend.purifiers import load_comdefend, load_purifier
 from comdefend.training import Recipe, load_recipe, start
+from comdefend.training.purifier import with_noise
 
 
 def purifier_recipe(*overrides: str) -> Recipe:
@@ -182,6 +183,37 @@ def test_a_pixelcnn_learns_to_code_images_in_fewer_bits(data: str, tmp_path: Pat
     purifier = load_purifier(f"pixeldefend:weights={weights},epsilon=4", channels=channels)
     images = torch.rand(1, channels, 6, 6).mul(255).round() / 255
     assert 0 < (purifier(images) - images).abs().max() <= 4 / 255 + 1e-6
+
+
+def test_a_purifier_of_blocks_is_guided_by_classifiers(tmp_path: Path) -> None:
+    options = [
+        "data=sample:cifar10", "purifier.block=2", "purifier.bits=12", "purifier.com_widths=[8]",
+        "purifier.rec_widths=[8]", "purifier.noise=12", "purifier.guides=[cifar10-resnet9-plain]",
+        "purifier.guidance=1", "crop=null", "batch=20", "steps=30", "interval=30", "validation_images=20",
+        "learning_rate=0.02", "warmup=0.1",
+    ]  # fmt: skip
+    facts = start(load_recipe("cifar10", options), output=tmp_path, device="cpu")
+    assert facts is not None
+    assert (facts.architecture["block"], facts.architecture["com_widths"]) == (2, (8,))
+    with (tmp_path / "csv" / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["guidance"]]
+    assert all(float(row["guidance"]) > 0 for row in rows)
+    purifier = load_comdefend(str(tmp_path / "weights.safetensors"))
+    assert purifier(torch.rand(1, 3, 7, 5)).shape == (1, 3, 7, 5)
+
+
+def test_guides_are_refused_where_they_would_see_crops() -> None:
+    with pytest.raises(RequestError, match="guides judge whole images; leave out crop"):
+        purifier_recipe("purifier.guides=[cifar10-resnet9-plain]")
+
+
+def test_noise_moves_every_value_as_far_as_that_of_its_image() -> None:
+    images = torch.full((20, 3, 4, 5), 0.5)
+    moved = (with_noise(images, 8 / 255, generator=torch.Generator().manual_seed(0)) - images).abs()
+    sizes = moved.amax(dim=(1, 2, 3))
+    torch.testing.assert_close(moved, sizes[:, None, None, None].expand_as(moved))
+    assert 6 / 255 < sizes.max() <= 8 / 255
+    assert sizes.min() < 2 / 255
 
 
 def test_a_denoiser_is_guided_by_a_classifier(tmp_path: Path) -> None:

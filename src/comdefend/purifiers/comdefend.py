@@ -31,8 +31,8 @@ follows the bits near the cut and forgets the others.
 class ComDefendPurifier(Purifier):
     """Compress to the binary code and reconstruct. `model` is taken over: cast, and laid out anew.
 
-    `tile` and `halo` are in pixels: with the networks' reach (18, the default) or more for a halo the
-    result is that of the whole image.
+    `tile` and `halo` are in pixels, multiples of the side of the networks' blocks: with the networks'
+    reach (the default; 18 for the paper's) or more for a halo the result is that of the whole image.
     `pixels_at_once` bounds how many go through the networks together; a 256-channel float32 map of
     them takes a kilobyte each. `dtype`: what the networks compute in; bfloat16 is faster
     where the processor has it and changes a few bits of the code. `order`, `halo=0` with
@@ -67,6 +67,11 @@ class ComDefendPurifier(Purifier):
                 f"tile is {tile}, pixels_at_once {pixels_at_once}, halo {halo}, noise {noise}; "
                 "the first two must be at least 1, the others at least 0"
             )
+        for key, value in {"tile": tile, "halo": halo}.items():
+            if value % model.config.block:
+                raise RequestError(
+                    f"{key} is {value}; it must be a multiple of {model.config.block}, the side of a block"
+                )
         if order not in ("rgb", "bgr"):
             raise RequestError(f"order is {order!r}; it must be rgb or bgr")
         self.model = model.to(dtype)
@@ -86,11 +91,12 @@ class ComDefendPurifier(Purifier):
         return self._tiled(self._whole, images)
 
     def compress(self, images: Tensor) -> Tensor:
-        """The binary code of images in [0, 1]: booleans, N x bits x H x W."""
-        return self._tiled(self._code, check_images(images, channels=self.image_channels))
+        """The binary code of images in [0, 1]: booleans, N x bits x H x W (or a value for each block)."""
+        images = check_images(images, channels=self.image_channels)
+        return self._tiled(self._code, images, block=self.model.config.block)
 
     def decompress(self, code: Tensor) -> Tensor:
-        """The float32 images that a code stands for."""
+        """The float32 images that a code stands for, of whole blocks."""
         with torch.no_grad():
             return self._ordered(self.model.decompress(code)).float()
 
@@ -134,14 +140,16 @@ class ComDefendPurifier(Purifier):
         network_images = self._ordered(images).to(self.dtype, memory_format=torch.channels_last)
         logits: Tensor = self.model.com(network_images)
         code = with_gradient_of(self._cut(logits).to(logits.dtype), stand_in(logits))
-        return self._ordered(self.model.decompress(code)).to(images.dtype)
+        return self._ordered(self.model.decompress(code, images)).to(images.dtype)
 
-    def _tiled(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    def _tiled(self, function: Callable[[Tensor], Tensor], images: Tensor, *, block: int = 1) -> Tensor:
         with torch.no_grad():
-            return apply_tiled(function, images, tile=self.tile, halo=self.halo, pixels=self.pixels_at_once)
+            return apply_tiled(
+                function, images, tile=self.tile, halo=self.halo, pixels=self.pixels_at_once, block=block
+            )
 
     def _whole(self, images: Tensor) -> Tensor:
-        return self._ordered(self.model.decompress(self._code(images))).to(images.dtype)
+        return self._ordered(self.model.decompress(self._code(images), images)).to(images.dtype)
 
     def _code(self, images: Tensor) -> Tensor:
         network_images = self._ordered(images).to(self.dtype, memory_format=torch.channels_last)

@@ -1,10 +1,17 @@
-"""Training ComDefend, as in section 4.1 of the paper."""
+"""Training ComDefend, as in section 4.1 of the paper; and what a purifier may be taught beside it.
+
+Not the paper's: noise on the images that are compressed, and guidance by classifiers (as HGD is guided,
+Liao et al., 2018), so that what a code of few bits keeps is what classifiers look at. All of it needs
+clean images only.
+"""
 
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import ImageSet
 from comdefend.image import code_picture, picture_grid, psnr
 from comdefend.model import ComDefend, channels_last, comdefend_loss, initialise
@@ -25,23 +32,49 @@ class PurifierTraining(Training):
         initialise(self.network, seed=recipe.seed)
         channels_last(self.network)
         self.grids = grids
+        # In a list they are no part of this module: not trained and not in the checkpoint.
+        self._guides = [[load_classifier(name).requires_grad_(False)] for name in recipe.purifier.guides]
+        self.flip = bool(self._guides)
+        for name, (guide,) in zip(recipe.purifier.guides, self._guides, strict=True):
+            check_classifier(guide, data.images([0, 1]), torch.zeros(2), name=name)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        loss, _ = comdefend_loss(self.network, batch[0], generator=self.random())
-        self.stop_on_nan(loss.total)
-        self.log_dict({"loss": loss.total, "mse": loss.reconstruction, "ones": loss.sparsity})
-        return loss.total
+        images = batch[0]
+        random = self.random()
+        inputs = with_noise(images, self.recipe.purifier.noise / 255, generator=random)
+        loss, purified = comdefend_loss(self.network, images, inputs=inputs, generator=random)
+        total = loss.total
+        parts = {"mse": loss.reconstruction, "ones": loss.sparsity}
+        if self._guides:
+            parts["guidance"] = self._guided(images, purified)
+            total = total + self.recipe.purifier.guidance * parts["guidance"]
+        self.stop_on_nan(total)
+        self.log_dict({"loss": total, **parts})
+        return total
+
+    def _guided(self, images: Tensor, purified: Tensor) -> Tensor:
+        """How far the guides' logits of purified images are from those of the images, in relation to them."""
+        apart = []
+        for (guide,) in self._guides:
+            guide.to(self.device)
+            with torch.no_grad():
+                wanted = guide(images).float()
+            distance = (guide(purified.to(images.dtype)).float() - wanted).abs().mean()
+            apart.append(distance / wanted.abs().mean())
+        return torch.stack(apart).mean()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images = batch[0]
         code = self.network.compress(images)
-        purified = self.network.decompress(code).float()
+        purified = self.network.decompress(code, images).float()
         self.report(psnr(purified, images).mean())
         if batch_idx == 0 and self.global_rank == 0 and not self.trainer.sanity_checking:
             self._draw(images[:8], code[:8], purified[:8])
 
     def _draw(self, images: Tensor, code: Tensor, purified: Tensor) -> None:
-        grid = picture_grid([images, code_picture(code), purified], scale=3)
+        drawn = code_picture(code, block=self.network.config.block)
+        drawn = drawn[..., : images.shape[2], : images.shape[3]]
+        grid = picture_grid([images, drawn, purified], scale=3)
         self.grids.mkdir(parents=True, exist_ok=True)
         grid.save(self.grids / f"step-{self.global_step:06d}.png")
 
@@ -50,3 +83,15 @@ class PurifierTraining(Training):
 
     def finish(self) -> None:
         self.network.com.fold_gain()
+
+
+def with_noise(images: Tensor, most: float, *, generator: torch.Generator) -> Tensor:
+    """Images with noise of a size of their own, uniform up to `most`: each value that much up or down.
+
+    Of all noise within a budget this moves every value farthest, as the one-step attacks do.
+    """
+    if not most:
+        return images
+    sizes = torch.rand((len(images), 1, 1, 1), generator=generator, device=images.device)
+    signs = torch.randint(0, 2, images.shape, generator=generator, device=images.device) * 2 - 1
+    return (images + most * sizes * signs).clamp(0, 1)

@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from comdefend.errors import RequestError
-from comdefend.model import ComDefendConfig
+from comdefend.model import COM_WIDTHS, REC_WIDTHS, ComDefendConfig
 from comdefend.purifiers.hgd import DUNetConfig
 from comdefend.purifiers.pixelcnn import PixelCNNConfig
 from comdefend.zoo import Kind
@@ -25,7 +25,10 @@ PRECISIONS = {"bfloat16": "bf16-mixed", "float32": "32-true"}
 class PurifierOptions:
     """The purifier that is trained: the fields of `ComDefendConfig`, and how training starts.
 
-    `image_channels`: 1 or 3; by default what the data has. `gain`: see `ComCNN`.
+    `image_channels`: 1 or 3; by default what the data has. `gain`: see `ComCNN`. `noise`: up to so
+    much of it (in units of 1/255, each value up or down, as much in the whole image) is put on what is
+    compressed, while the clean image is asked for. `guides`: references of classifiers whose logits
+    of the purified image shall be those of the clean one, at the weight `guidance` beside the loss.
     """
 
     image_channels: int | None = None
@@ -33,6 +36,12 @@ class PurifierOptions:
     phi: float = 20.0
     lam: float = 1e-4
     gain: float = 1.0
+    block: int = 1
+    com_widths: tuple[int, ...] = COM_WIDTHS
+    rec_widths: tuple[int, ...] = REC_WIDTHS
+    noise: float = 0.0
+    guides: tuple[str, ...] = ()
+    guidance: float = 0.01
 
     def config(self, image_channels: int) -> ComDefendConfig:
         return ComDefendConfig(
@@ -40,6 +49,9 @@ class PurifierOptions:
             bits=self.bits,
             phi=self.phi,
             lam=self.lam,
+            com_widths=self.com_widths,
+            rec_widths=self.rec_widths,
+            block=self.block,
         )
 
 
@@ -154,6 +166,13 @@ class Recipe:
             raise RequestError(f"recipe {self.name!r}: label_smoothing must be in [0, 1)")
         if not 0 < self.purifier.gain < inf:
             raise RequestError(f"recipe {self.name!r}: gain is {self.purifier.gain}; it must be positive")
+        if not (0 <= self.purifier.noise <= 255 and 0 <= self.purifier.guidance < inf):
+            raise RequestError(
+                f"recipe {self.name!r}: noise is {self.purifier.noise}, guidance {self.purifier.guidance}; "
+                "noise must be from 0 to 255, guidance finite and not negative"
+            )
+        if self.purifier.guides and self.crop:
+            raise RequestError(f"recipe {self.name!r}: guides judge whole images; leave out crop")
         if not 0 <= self.warmup < 1:
             raise RequestError(f"recipe {self.name!r}: warmup is {self.warmup}; it must be in [0, 1)")
         if self.schedule == "exponential" and not self.final_learning_rate:
