@@ -30,6 +30,7 @@ from rich.text import Text
 
 import comdefend
 from comdefend.errors import RequestError, WorkError
+from comdefend.references import split_list
 
 app = typer.Typer(
     name="comdefend",
@@ -145,7 +146,8 @@ def evaluate(
     data: Annotated[str, typer.Option(help="cifar10, fashion-mnist, mnist, a path, hf:..., sample:...")],
     defences: Annotated[list[str] | None, typer.Option(help="Purifiers by reference; repeatable.")] = None,
     attacks: Annotated[
-        str, typer.Option(help="Comma-separated; none: clean accuracy and PSNR only.")
+        str,
+        typer.Option(help="Comma-separated, with settings as in bim:steps=50; none: clean accuracy only."),
     ] = "fgsm,bim",
     epsilons: Annotated[str, typer.Option(help="Budgets in units of 1/255, comma-separated.")] = "2,8,16",
     protocol: Annotated[str, typer.Option(help="fixed, minimal, or fixed,minimal.")] = "fixed,minimal",
@@ -393,7 +395,7 @@ def _fail(message: object, code: int) -> int:
 
 
 def _list(option: str, text: str) -> list[str]:
-    parts = [part.strip() for part in text.split(",") if part.strip()]
+    parts = split_list(text)
     if not parts:
         raise RequestError(f"--{option} is empty; give one or more, separated by commas")
     return parts

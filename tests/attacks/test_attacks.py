@@ -4,7 +4,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from comdefend.attacks import ATTACKS, PGD, PROTOCOLS, Attack, CarliniWagner, Goal, attack_names, find_attack
+from comdefend.attacks import (
+    ATTACKS,
+    BIM,
+    PGD,
+    PROTOCOLS,
+    Attack,
+    CarliniWagner,
+    Goal,
+    attack_names,
+    find_attack,
+)
 from comdefend.attacks.base import check_budget, distance, fooled, search_smallest
 from comdefend.errors import RequestError, WorkError
 
@@ -175,3 +185,29 @@ def test_unknown_attacks_name_the_nearest() -> None:
         "fgsm", "bim", "pgd", "pgd-l2", "mi-fgsm", "deepfool", "deepfool-l2", "cw",
         "apgd", "autoattack", "autoattack-l2", "square", "hopskipjump",
     ]  # fmt: skip
+
+
+def test_settings_are_part_of_a_reference() -> None:
+    attack = find_attack("bim:steps=50,step=0.05", "fixed")
+    assert attack == BIM(steps=50, step=0.05, reference="bim:steps=50,step=0.05")
+    assert attack.title == "bim:steps=50,step=0.05"
+    assert attack.settings() == {"steps": 50, "step": 0.05, "early": False}
+    assert (BIM().title, find_attack("cw:steps=9", "fixed")) == ("bim", None)
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("bmi:steps=5", "did you mean bim"),
+        ("bim:stops=5", "no setting 'stops' .fixed.; it takes steps, step"),
+        ("fgsm:steps=5", "it takes none"),
+        ("bim:steps=5.5", "steps is 5.5; it must be a whole number above 0"),
+        ("bim:step=0", "step is 0; it must be a number above 0"),
+        ("bim:step=inf", "step is inf"),
+        ("bim:early=1", "no setting 'early'"),
+        ("bim:steps", "'steps' must have the form key=value"),
+    ],
+)
+def test_impossible_settings_are_refused(reference: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        find_attack(reference, "fixed")

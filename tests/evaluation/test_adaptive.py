@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from comdefend.data import ImageSet
 from comdefend.errors import RequestError
@@ -174,6 +175,26 @@ def test_what_is_kept_is_not_run_again(sample: ImageSet, tmp_path: Path) -> None
     run(read_results(file), other, epsilons=[4 / 255])
     assert any("fgsm" in title for title in other)
     assert "clean" not in other
+
+
+def test_a_mode_is_for_those_defences_that_know_it(sample: ImageSet) -> None:
+    network = TinyClassifier(classes=10).eval()
+    defences: dict[str, nn.Module | str] = {"code": ComDefendPurifier(tiny_model()), "jpeg": "jpeg"}
+    modes = ["tempered-50", "surrogate"]
+    made = evaluate(
+        network, defences, data=sample, attacks=["pgd:steps=2"], epsilons=[BUDGET], limit=4,
+        knowledge=["white-box"], modes=modes, checks=False,
+    )  # fmt: skip
+    found = {(r.defence, r.attack, r.via) for r in made.results if r.threat_model and r.attack != WORST}
+    assert {via for name, _, via in found if name == "code"} >= set(modes)
+    assert "surrogate" in {via for name, _, via in found if name == "jpeg"}
+    assert not any(name == "jpeg" and "tempered" in via for name, _, via in found)
+    assert ("none", "pgd:steps=2", "surrogate") in found
+    with pytest.raises(RequestError, match=r"'jpeg' has no gradient mode tempered-50 .known: surr"):
+        evaluate(
+            network, defences, data=sample, attacks=["pgd"], limit=4, knowledge=["white-box"],
+            modes=["tempered-50"],
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(

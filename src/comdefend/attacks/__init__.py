@@ -1,6 +1,7 @@
 """Attacks by name and protocol. One interface: see `Attack`."""
 
-from difflib import get_close_matches
+from dataclasses import replace
+from math import inf
 
 from comdefend.attacks.autoattack import APGD, AutoAttack, AutoAttackL2, Square
 from comdefend.attacks.base import (
@@ -20,6 +21,7 @@ from comdefend.attacks.fgsm import FGSM, MinimalFGSM
 from comdefend.attacks.hopskipjump import HopSkipJump
 from comdefend.attacks.iterative import BIM, MIFGSM, PGD, PGDL2, MinimalBIM, MinimalMIFGSM, MinimalPGD
 from comdefend.errors import RequestError
+from comdefend.references import split_reference
 
 __all__ = [
     "APGD",
@@ -70,14 +72,24 @@ def attack_names() -> list[str]:
 def find_attack(name: str, protocol: Protocol) -> Attack | None:
     """The attack of that name under that protocol, or None where it does not know the protocol.
 
-    DeepFool and C&W look for the smallest perturbation by nature: they have no fixed form.
-    Raises `RequestError` for an unknown name.
+    `name` may carry settings that are numbers: "bim:steps=50,step=0.05". DeepFool and C&W look for the
+    smallest perturbation by nature: they have no fixed form. Raises `RequestError` for an unknown
+    name or setting.
     """
-    if name not in attack_names():
-        near = get_close_matches(name, attack_names(), n=2)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise RequestError(f"there is no attack {name!r}{hint} (known: {', '.join(attack_names())})")
-    return next((a for a in ATTACKS if (a.name, a.protocol) == (name, protocol)), None)
+    usual_name, options = split_reference(name, what="attack", known=attack_names())
+    usual = next((a for a in ATTACKS if (a.name, a.protocol) == (usual_name, protocol)), None)
+    if usual is None or not options:
+        return usual
+    numbers = {key: value for key, value in usual.settings().items() if type(value) in (int, float)}
+    for key, value in options.items():
+        if key not in numbers:
+            takes = f"it takes {', '.join(numbers)}" if numbers else "it takes none"
+            raise RequestError(f"attack {name!r}: there is no setting {key!r} ({protocol}); {takes}")
+        whole = isinstance(numbers[key], int)
+        if not isinstance(value, int if whole else int | float) or not 0 < value < inf:
+            kind = "a whole number" if whole else "a number"
+            raise RequestError(f"attack {name!r}: {key} is {value!r}; it must be {kind} above 0")
+    return replace(usual, reference=name, **options)
 
 
 def check_protocol(name: str) -> None:

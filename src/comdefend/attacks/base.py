@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -77,6 +77,8 @@ class Attack(ABC):
     """
 
     name: ClassVar[str]
+    reference: str = field(default="", repr=False, kw_only=True)
+    """What it was asked for by, where it has other settings than usual: "bim:steps=50"."""
     norm: ClassVar[Norm]
     protocol: ClassVar[Protocol]
     targeted: ClassVar[bool] = True
@@ -93,7 +95,12 @@ class Attack(ABC):
 
     def settings(self) -> dict[str, Any]:
         """Its settings by name, for files of results."""
-        return asdict(self)
+        return {key: value for key, value in asdict(self).items() if key != "reference"}
+
+    @property
+    def title(self) -> str:
+        """Its name in results and tables: the reference where there is one."""
+        return self.reference or self.name
 
     def __call__(
         self,

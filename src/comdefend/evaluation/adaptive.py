@@ -7,14 +7,17 @@ modes are first tried on some of them, and the best `KEPT` go on to all; slow at
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from comdefend.attacks import BIM, MIFGSM, PGD, Attack, AutoAttack, HopSkipJump, Norm
-from comdefend.attacks.adaptive import ESTIMATED, AdaptiveView, gradient_modes
+from comdefend.attacks.adaptive import ESTIMATED, AdaptiveView, gradient_modes, through
 from comdefend.attacks.base import LossName
+from comdefend.errors import RequestError
 from comdefend.evaluation.judge import Situation
 from comdefend.evaluation.results import Knowledge, Result, ThreatModel, pack, unpack, wilson
-from comdefend.purifiers import Purifier
+from comdefend.purifiers import Identity, Purifier
+from comdefend.purifiers.base import GENERAL_MODES
 
 SCAN, KEPT = 100, 2
 """Images that all modes are tried on, or half of them if they are fewer; how many modes go on to the rest."""
@@ -97,7 +100,9 @@ def white_box(
         order = sorted(scanned, key=scan)
         kept = tuple(s.via.split(",")[0] for s in order if not s.via.startswith(ESTIMATED))[:KEPT]
     for attack, epsilon in chosen:
-        full = replace(attack, restarts=len(LOSSES), losses=LOSSES) if isinstance(attack, PGD) else attack
+        full = attack
+        if isinstance(attack, PGD):
+            full = replace(attack, restarts=max(len(LOSSES), attack.restarts), losses=LOSSES)
         for mode in kept[:1] if attack.slow and kept is not tried else kept:
             limit = FEWEST if mode == ESTIMATED else FEW if attack.slow else None
             if mode != ESTIMATED:
@@ -184,6 +189,39 @@ def _within(result: Result, norm: Norm, epsilon: float, knowledge: Knowledge) ->
     if threat is None or threat.norm != norm or threat.epsilon is None or threat.epsilon > epsilon + 1e-9:
         return False
     return knowledge == "white-box" or threat.knowledge == knowledge
+
+
+def usable_modes(
+    defences: Mapping[str, nn.Module], modes: Sequence[str], image: Tensor
+) -> dict[str, tuple[str, ...]]:
+    """Which of `modes` each defence knows, tried on an image (1 x C x H x W); the undefended classifier,
+    which needs none, has its plain gradient where it knows none of them.
+
+    Raises `RequestError` for a mode that no defence knows, and for a defence that knows none.
+    """
+    found = {name: tuple(mode for mode in modes if _knows(d, mode, image)) for name, d in defences.items()}
+    for mode in modes:
+        if not any(mode in known for known in found.values()):
+            own = dict.fromkeys(m for d in defences.values() for m in (*gradient_modes(d), *GENERAL_MODES))
+            raise RequestError(f"there is no gradient mode {mode!r} (known: {', '.join(own)})")
+    for name, known in found.items():
+        if not known and not isinstance(defences[name], Identity):
+            own = dict.fromkeys((*gradient_modes(defences[name]), *GENERAL_MODES))
+            raise RequestError(
+                f"defence {name!r} has no gradient mode {' or '.join(modes)} (known: {', '.join(own)})"
+            )
+    return {name: known or gradient_modes(defences[name]) for name, known in found.items()}
+
+
+def _knows(purifier: nn.Module, mode: str, image: Tensor) -> bool:
+    if mode == ESTIMATED:
+        return True
+    try:
+        with torch.no_grad():
+            through(purifier, image, mode)
+    except RequestError:
+        return False
+    return True
 
 
 def worst_of(clean: Result, within: Sequence[Result], threat: ThreatModel) -> Result:

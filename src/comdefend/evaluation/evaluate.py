@@ -128,6 +128,12 @@ def evaluate(
             network, defences, images, chosen, seed=seed, device=device,
             batch=batch or max(1, min(100, room // (height * width))),
         )  # fmt: skip
+        ways: dict[str, tuple[str, ...]] = {}
+        seen: list[tuple[Attack, float | None]] = []
+        if "white-box" in knowledge:
+            seen = list(budgets.of(_one_each(attacks, queries=False)))
+            if modes:
+                ways = adaptive.usable_modes(defences, modes, images.images(chosen[:1]).to(device))
         run = _Run(judge, name, known=known, keep=keep, progress=progress, examples=examples)
         if clean:
             run.all([Situation(network, tuple(defences))])
@@ -135,12 +141,11 @@ def evaluate(
             run.all(_gray_box(network, tuple(defences), budgets.of(wanted)))
             run.all(adaptive.transfers(network, others, tuple(defences), budgets.linf))
         if "white-box" in knowledge:
-            seen = list(budgets.of(_one_each(attacks, queries=False)))
             for defence, module in defences.items():
                 run.all(
                     adaptive.white_box(
                         network, defence, module, seen,
-                        modes=modes, draws=draws, images=len(chosen), scan=run.accuracy,
+                        modes=ways.get(defence), draws=draws, images=len(chosen), scan=run.accuracy,
                     )
                 )  # fmt: skip
         if "black-box" in knowledge:

@@ -61,7 +61,7 @@ class Situation:
         budget = f"epsilon {self.threat_model.budget()} ({self.threat_model.norm})"
         via = f", {self.via}" if self.via else ""
         attacker = self.threat_model.knowledge
-        return f"{attacker}: {self.attack.name}, {self.attack.protocol}, {budget}{via}"
+        return f"{attacker}: {self.attack.title}, {self.attack.protocol}, {budget}{via}"
 
     @property
     def adaptive(self) -> bool:
@@ -102,7 +102,7 @@ class Outcome:
             psnrs = self.psnr.get(name)
             yield Result(
                 defence=name,
-                attack=attack.name if attack else "none",
+                attack=attack.title if attack else "none",
                 n=self.n,
                 correct=correct,
                 threat_model=self.situation.threat_model,

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any
 
 from comdefend.device import find_dtype
@@ -18,6 +17,7 @@ from comdefend.purifiers.jpeg import JPEG
 from comdefend.purifiers.pixeldefend import PixelDefend, load_pixeldefend
 from comdefend.purifiers.resize_pad import ResizePad
 from comdefend.purifiers.total_variation import TotalVariation
+from comdefend.references import split_reference
 
 __all__ = [
     "HGD",
@@ -85,12 +85,8 @@ def load_purifier(
                 f"purifier {reference!r} made a {type(made).__name__}; a comdefend.Purifier is needed"
             )
         return made
-    name, _, text = reference.partition(":")
-    if name not in PURIFIERS:
-        near = get_close_matches(name, PURIFIERS, n=2)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise RequestError(f"there is no purifier {name!r}{hint} (known: {', '.join(PURIFIERS)})")
-    settings = {"channels": channels, "data": data, "dtype": dtype, **_options(text, reference)}
+    name, options = split_reference(reference, what="purifier", known=PURIFIERS)
+    settings = {"channels": channels, "data": data, "dtype": dtype, **options}
     try:
         return PURIFIERS[name](**settings).eval()
     except TypeError as error:
@@ -101,22 +97,3 @@ def _parts(reference: str) -> list[str]:
     """`a+b` taken apart: only where a purifier's name follows, since paths may hold a plus too."""
     names = "|".join(map(re.escape, PURIFIERS))
     return re.split(rf"\+(?=(?:{names})(?:[:+]|$)|[^+=,:]+\.py:)", reference)
-
-
-def _options(text: str, reference: str) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for part in filter(None, text.split(",")):
-        key, separator, value = part.partition("=")
-        if not separator or not value:
-            raise RequestError(f"purifier {reference!r}: {part!r} must have the form key=value")
-        options[key] = _number(value)
-    return options
-
-
-def _number(text: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
