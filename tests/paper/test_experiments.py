@@ -69,7 +69,7 @@ def test_the_grid_of_table4_holds_a_rise_and_a_fall_in_both() -> None:
 def test_a_training_that_was_killed_is_gone_on_with(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights = trainings.trained(["purifier.bits=8"], "point", settings, steps=1)
+    weights = trainings.trained(trainings.Point(bits=8), settings, steps=1)
     weights.unlink()
     resumed = []
 
@@ -77,10 +77,10 @@ def test_a_training_that_was_killed_is_gone_on_with(
         resumed.append(resume)
 
     monkeypatch.setattr(trainings, "start", start)
-    assert trainings.trained(["purifier.bits=8"], "point", settings, steps=1) == weights
+    assert trainings.trained(trainings.Point(bits=8), settings, steps=1) == weights
     assert resumed == [True]
     # Another recipe is another training.
-    assert trainings.trained(["purifier.bits=9"], "point", settings, steps=1) != weights
+    assert trainings.trained(trainings.Point(bits=9), settings, steps=1) != weights
     assert resumed == [True, False]
 
 

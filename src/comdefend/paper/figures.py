@@ -18,7 +18,7 @@ from comdefend.paper.accuracy import Outcome, run_table
 from comdefend.paper.numbers import TABLE5
 from comdefend.paper.pages import NAMES, origin_of
 from comdefend.paper.settings import Grid, Progress, Settings, Shown
-from comdefend.paper.trainings import STEPS, trained
+from comdefend.paper.trainings import STEPS, Point, trained
 from comdefend.purifiers import load_comdefend
 
 STAGES = (1, 3, 5)
@@ -48,8 +48,7 @@ def figure3(settings: Settings, *, output: Path, progress: Progress | None = Non
             if progress:
                 progress(len(entries), len(KINDS) * len(stages), f"{words}, {stage} steps")
             # A run of its own for each stage: each ends with its learning rate at zero, as a run does.
-            name = f"figure3-phi{phi:g}"
-            weights = trained([f"purifier.phi={phi}"], name, settings, steps=stage)
+            weights = trained(Point(phi=phi), settings, steps=stage)
             model = load_comdefend(str(weights)).model
             code, purified = _through(model, images, soft=kind == "a")
             made.append(purified)

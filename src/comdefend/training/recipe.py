@@ -119,7 +119,8 @@ class Recipe:
     `side_learning_rate` for the rest). `schedule`: "one-cycle" rises linearly over the fraction
     `warmup` and falls as a cosine to zero; "exponential" decays from `learning_rate` to
     `final_learning_rate`. `weight_decay` is that of the convolutions' kernels; nothing else decays.
-    `interval`: steps between two validations, each with a checkpoint.
+    `interval`: steps between two validations, each with a checkpoint. `precision`: "auto" is bfloat16
+    where the device has instructions for it and float32 elsewhere; the facts of the weights say which it was.
     """
 
     trains: Kind
@@ -140,7 +141,7 @@ class Recipe:
     final_learning_rate: float | None = None
     weight_decay: float = 0.0
     clip: float | None = None
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
     interval: int = 200
     validation_images: int = 300
     seed: int = 0

@@ -4,6 +4,7 @@ import logging
 import signal
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from comdefend import provenance, zoo
 from comdefend.atomic import replacing
 from comdefend.data import load_data
+from comdefend.device import fast_dtype
 from comdefend.errors import RequestError, WorkError
 from comdefend.training.base import Training
 from comdefend.training.classifier import ClassifierTraining
@@ -87,8 +89,11 @@ def train(
     checkpoint = output / LAST
     if resume and not checkpoint.is_file():
         raise RequestError(f"output {str(output)!r} holds no {LAST}: nothing to resume")
+    began = _begun(checkpoint) if resume else {}
+    if recipe.precision == "auto":  # settled once: a run that moves to another machine goes on as it began
+        recipe = replace(recipe, precision=began.get("precision", fast_dtype(device)))
     if resume:
-        _check_same_recipe(recipe, checkpoint)
+        _check_same_recipe(recipe, began, output)
     if not resume and checkpoint.is_file():
         raise RequestError(f"output {str(output)!r} holds a run already; use --resume or another folder")
     # Lightning's own messages are for its developers; ours say what a user needs.
@@ -115,17 +120,21 @@ def train(
     return _finish(module, trainer, output)
 
 
-def _check_same_recipe(recipe: Recipe, checkpoint: Path) -> None:
-    """A run goes on as it began; another recipe would be neither the one nor the other."""
+def _begun(checkpoint: Path) -> dict[str, Any]:
+    """The recipe that a run began with, from its checkpoint."""
     try:
-        began = torch.load(checkpoint, weights_only=True)["recipe"]
+        return dict(torch.load(checkpoint, weights_only=True)["recipe"])
     except Exception as error:  # a damaged file can raise anything
         raise RequestError(f"{str(checkpoint)!r} is no checkpoint of a run: {error}") from error
+
+
+def _check_same_recipe(recipe: Recipe, began: dict[str, Any], output: Path) -> None:
+    """A run goes on as it began; another recipe would be neither the one nor the other."""
     now = recipe.to_dict()
     changed = [key for key in now if now[key] != began.get(key)]
     if changed:
         raise RequestError(
-            f"{str(checkpoint.parent)!r} was begun with another {', '.join(changed)}: "
+            f"{str(output)!r} was begun with another {', '.join(changed)}: "
             f"{', '.join(f'{key}={began.get(key)}' for key in changed)}; "
             "resume with the same settings, or start in another folder"
         )
