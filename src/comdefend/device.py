@@ -1,5 +1,8 @@
 """Where tensors live and what they are made of, by name: checked before any work."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from comdefend.errors import RequestError
@@ -17,7 +20,7 @@ def fast_dtype(device: str) -> str:
     if kind == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        abilities = getattr(torch.cpu, "get_capabilities", dict)() if kind == "cpu" else {}
+        abilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)() if kind == "cpu" else {}
         fast = any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return "bfloat16" if fast else "float32"
 

@@ -143,6 +143,31 @@ def test_one_search_serves_all_budgets_of_deepfool(sample: ImageSet, monkeypatch
     assert together[0] > together[-1]
 
 
+class Counting(Purifier):
+    """Hands images on, and counts them."""
+
+    def __init__(self, *, stochastic: bool = False) -> None:
+        super().__init__()
+        self.stochastic, self.seen = stochastic, 0
+
+    def purify(self, images: Tensor) -> Tensor:
+        self.seen += len(images)
+        return images * 0.99
+
+
+def test_what_an_attack_left_as_it_was_is_not_purified_again(sample: ImageSet) -> None:
+    once, again = Counting(), Counting(stochastic=True)
+    report = evaluate(
+        TinyClassifier(classes=10).eval(), {"once": once, "again": again}, data=sample, attacks=["deepfool"],
+        epsilons=[64 / 255, 128 / 255], limit=20, batch=7, examples=0,
+    )  # fmt: skip
+    of = {(r.defence, r.threat_model and r.threat_model.epsilon): r for r in report.results}
+    assert of["none", 64 / 255].correct == 0  # all were fooled within the smaller budget
+    assert again.seen == 3 * 20
+    assert 20 < once.seen <= 40
+    assert of["once", 64 / 255].right == of["once", 128 / 255].right == of["again", 128 / 255].right
+
+
 def test_a_stochastic_defence_repeats_itself_under_one_seed(sample: ImageSet) -> None:
     def run(seed: int) -> tuple[float | None, bool]:
         purifier = ComDefendPurifier(tiny_model(), noise=30.0)

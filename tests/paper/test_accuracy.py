@@ -1,8 +1,10 @@
 """Tables of accuracy: cells, what is run again and what is not, what is said when rows are missing."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +12,7 @@ from comdefend import evaluation
 from comdefend.attacks import FGSM
 from comdefend.cli import main
 from comdefend.errors import RequestError, WorkError
-from comdefend.evaluation import read_results
+from comdefend.evaluation import Result, read_results
 from comdefend.paper import EXPERIMENTS, accuracy, check_experiment
 from comdefend.paper.accuracy import Outcome, cells_of, run_table
 from comdefend.paper.numbers import ACCURACY_TABLES, TABLE5, AccuracyTable, Row
@@ -110,22 +112,27 @@ def test_what_depends_on_a_change_is_run_again(
 
 
 def test_a_killed_run_leaves_every_finished_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
+    asked: list[tuple[str, int]] = []
 
-    def die(*arguments: object, **options: object) -> object:
-        calls.append(1)
-        if len(calls) == 4:
-            raise WorkError("the power went out")
-        return evaluation.evaluate(*arguments, **options)  # type: ignore[arg-type]
+    def die(*arguments: Any, **options: Any) -> object:
+        asked.append((options["attacks"][0], len(options["epsilons"])))
+
+        def keep(results: Sequence[Result]) -> None:
+            options["keep"](results)
+            if len(asked) == 2:
+                raise WorkError("the power went out after the first budget")
+
+        return evaluation.evaluate(*arguments, **{**options, "keep": keep})
 
     monkeypatch.setattr(accuracy, "evaluate", die)
     with pytest.raises(WorkError):
         run_table(TINY, FEW, output=tmp_path)
-    assert len(read_results(tmp_path / "tiny.json")) >= 3
-    first = len(calls)
+    assert asked == [("none", 1), ("fgsm", 2)]
+    assert len(read_results(tmp_path / "tiny.json")) == 2 + 2  # of two rows with one classifier
     whole = run_table(TINY, FEW, output=tmp_path)
     assert len(whole.results) == 18
-    assert len(calls) - first == 12 - 3
+    assert asked[2] == ("fgsm", 1)  # the other budget
+    assert len(asked) == 2 * 4 + 1  # two classifiers; clean, FGSM twice and C&W; FGSM once more
 
 
 def test_rows_for_training_are_left_out_with_a_classifier_of_ones_own(tmp_path: Path) -> None:

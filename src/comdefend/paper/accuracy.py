@@ -5,7 +5,7 @@ results file as soon as it is done, with a fingerprint of all that it depends on
 while that stays the same.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import nn
 
 from comdefend import zoo
-from comdefend.attacks import Attack, BudgetFree, Protocol, check_protocol, find_attack
+from comdefend.attacks import Attack, Protocol, check_protocol, find_attack
 from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import ImageSet, load_data
 from comdefend.errors import RequestError
@@ -102,8 +102,7 @@ def run_table(
         if progress:
             first = group[0]
             progress(len(done), len(cells), f"{first.classifier} {first.attack} {first.protocol or ''}")
-        done.update(lab.run(group))
-        keep()
+        lab.run(group, done, then=keep)
     if progress:
         progress(len(cells), len(cells), "done")
     return Outcome(table, [(cell, done[cell]) for cell in cells], missing)
@@ -134,13 +133,11 @@ def cells_of(table: AccuracyTable, settings: Settings) -> Iterator[Cell]:
 
 def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
     """Cells that are run together: all purifiers of one classifier are tried on the same adversarial
-    images, and all budgets of an attack that searches once for all of them.
+    images, at one budget after the other.
     """
-    groups: dict[tuple[str, str, Protocol | None, int | None, int], list[Cell]] = {}
+    groups: dict[tuple[str, str, Protocol | None, int], list[Cell]] = {}
     for cell in cells:
-        attack = find_attack(cell.attack, cell.protocol) if cell.protocol else None
-        budget = None if isinstance(attack, BudgetFree) else cell.epsilon
-        key = (cell.classifier, cell.attack, cell.protocol, budget, cell.limit)
+        key = (cell.classifier, cell.attack, cell.protocol, cell.limit)
         groups.setdefault(key, []).append(cell)
     return list(groups.values())
 
@@ -191,9 +188,16 @@ class _Laboratory:
             self.digests[name] = digest(classifier)
         return missing
 
-    def run(self, group: Sequence[Cell]) -> dict[Cell, Result]:
+    def run(self, group: Sequence[Cell], done: dict[Cell, Result], *, then: Callable[[], None]) -> None:
+        """The results of a group's cells into `done`; `then` is called after each budget."""
         first = group[0]
-        report = evaluate(
+
+        def found(results: Sequence[Result]) -> None:
+            fitting = ((cell, result) for cell in group for result in results if cell.fits(result))
+            done.update({cell: replace(r, fingerprint=self.fingerprint(cell)) for cell, r in fitting})
+            then()
+
+        evaluate(
             self.classifiers[first.classifier],
             {cell.row.purifier: self.purifiers[cell.row.purifier] for cell in group},
             data=self.data,
@@ -206,13 +210,8 @@ class _Laboratory:
             examples=0,
             clean=first.attack == "none",
             classifier_name=first.classifier,
+            keep=found,
         )
-        return {
-            cell: replace(result, fingerprint=self.fingerprint(cell))
-            for cell in group
-            for result in report.results
-            if cell.fits(result)
-        }
 
     def fingerprint(self, cell: Cell) -> str:
         """A short hash of all that a cell's number depends on."""

@@ -26,7 +26,7 @@ from comdefend.purifiers import load_comdefend
 from comdefend.training import load_recipe, start
 
 RECIPE = "cifar10"
-STEPS, BATCH = 300, 32
+STEPS, BATCH = 200, 32
 """Steps of a point, by default, and crops in each: two to six minutes on two cores, by the processor."""
 
 IMAGES = 1000
