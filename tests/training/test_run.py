@@ -113,7 +113,7 @@ def test_a_classifier_is_trained_and_loads_by_path(tmp_path: Path) -> None:
         "cifar10-resnet9-plain",
         [
             "data=sample:cifar10", "epochs=2", "interval=10", "batch=100", "validation_images=50",
-            "classifier.cutout=8",
+            "classifier.cutout=8", "classifier.widths=[16,24,32]",
         ],
     )  # fmt: skip
     facts = start(recipe, output=tmp_path, device="cpu")
@@ -125,7 +125,7 @@ def test_a_classifier_is_trained_and_loads_by_path(tmp_path: Path) -> None:
 
 def classifier_recipe(*overrides: str) -> Recipe:
     settings = ["data=sample:cifar10", "epochs=1", "interval=2", "batch=250", "validation_images=20"]
-    return load_recipe("cifar10-resnet9-plain", [*settings, *overrides])
+    return load_recipe("cifar10-resnet9-plain", ["classifier.widths=[8,12]", *settings, *overrides])
 
 
 @pytest.mark.parametrize("adversarial", ["fgsm", "bim"])
@@ -221,8 +221,7 @@ def test_a_denoiser_is_guided_by_a_classifier(tmp_path: Path) -> None:
         "cifar10-hgd",
         [
             "data=sample:cifar10", "denoiser.widths=[4,6]", "denoiser.classifier=cifar10-resnet9-plain",
-            "epochs=1", "interval=30", "batch=25",
-            "validation_images=20",
+            "steps=8", "interval=8", "batch=25", "validation_images=20",
         ],
     )  # fmt: skip
     facts = start(recipe, output=tmp_path, device="cpu")
