@@ -35,6 +35,7 @@ TINY = AccuracyTable(
         Row("training", "gone", "_gone", "none", {"none": (90, 90)}),
         Row("test", "blur", "", "gaussian", {"none": (80, 80), "fgsm": (60, 40)}),
         Row("test", "lost", "", "comdefend:weights=lost", {}),
+        Row("test", "untrained", "", "hgd:weights=imagenet-hgd", {}),
     ),
 )
 FEW = Settings(limit=6)
@@ -55,7 +56,9 @@ def test_every_cell_of_every_row_that_can_be_run_is_there(outcome: Outcome) -> N
         str((defence, *cell)) for defence in ("none", "smoothing", "blur") for cell in each
     )
     assert all(result.n == 6 for _, result in outcome.results)
-    assert {row.defence for row in outcome.missing} == {"gone", "lost"}
+    reasons = {row.defence: reason for row, reason in outcome.missing.items()}
+    assert set(reasons) == {"gone", "lost", "untrained"}
+    assert "comdefend train imagenet-hgd" in reasons["untrained"]
 
 
 def test_what_is_in_the_file_is_not_run_again(
@@ -138,7 +141,7 @@ def test_a_killed_run_leaves_every_finished_cell(tmp_path: Path, monkeypatch: py
 def test_rows_for_training_are_left_out_with_a_classifier_of_ones_own(tmp_path: Path) -> None:
     outcome = run_table(TINY, replace(FEW, classifier=f"{NET}:other"), output=tmp_path)
     assert {cell.row.defence for cell, _ in outcome.results} == {"none", "blur"}
-    assert {row.defence for row in outcome.missing} == {"smoothing", "gone", "lost"}
+    assert {row.defence for row in outcome.missing} == {"smoothing", "gone", "lost", "untrained"}
     run_table(TINY, FEW, output=tmp_path)
     own, other = from_file(TINY, tmp_path / "tiny.json")
     assert {cell.classifier for cell, _ in own.results} == {f"{NET}:make", f"{NET}:make_more"}

@@ -24,6 +24,7 @@ from comdefend.factory import is_factory
 from comdefend.paper.numbers import ACCURACY_TABLES, AccuracyTable, Row
 from comdefend.paper.settings import Progress, Settings
 from comdefend.purifiers import Purifier, load_purifier
+from comdefend.training import recipe_names
 
 IMAGES, FEW_IMAGES = 1000, 200
 """Images for a cell, and for one with an attack or a purifier that takes its time."""
@@ -230,7 +231,11 @@ class _Laboratory:
         """A purifier's reference, its `weights=NAME` looked for in `trained` where they do not ship."""
         start, found, name = purifier.partition("weights=")
         file = self.settings.trained / name / "weights.safetensors"
-        return f"{start}{found}{file}" if found and name not in zoo.names() and file.is_file() else purifier
+        if not found or name in zoo.names():
+            return purifier
+        if not file.is_file() and name in recipe_names():
+            raise RequestError(f"its weights are not trained here:  comdefend train {name}")
+        return f"{start}{found}{file}" if file.is_file() else purifier
 
     def _classifier(self, name: str) -> nn.Module:
         """A classifier by reference, or by the name of a recipe that was run into `trained`."""
