@@ -3,6 +3,7 @@
 Everything is read through Hugging Face `datasets`, so whatever it can open, comdefend can.
 """
 
+import hashlib
 import logging
 import os
 from collections.abc import Sequence
@@ -57,15 +58,15 @@ class ImageSet:
 
     `channels` is 1 where the images are grey and 3 otherwise. `classes` are the names of the labels,
     empty where the data set does not tell. `split` is the one that was opened; "all" where there is
-    only one.
+    only one. `side`: images are brought to this height and width (`sized`).
     """
 
-    def __init__(self, rows: "datasets.Dataset", *, name: str, split: str) -> None:
+    def __init__(self, rows: "datasets.Dataset", *, name: str, split: str, side: int | None = None) -> None:
         if len(rows) == 0:
             raise RequestError(f"data {name!r}: the split {split!r} holds no images")
         self.name = name
         self.split = split
-        self._rows = rows
+        self._rows, self._side = rows, side
         self._image_column = _find_column(rows, _IMAGE_COLUMNS, name)
         labels = [c for c in _LABEL_COLUMNS if c in rows.column_names]
         self._label_column = labels[0] if labels else None
@@ -103,7 +104,14 @@ class ImageSet:
             image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
         if image.mode in ("I", "F"):
             raise RequestError(f"data {self.name!r}: image {index} has 32-bit pixels; 8 or 16 are read")
-        pixels = np.asarray(image.convert(mode), dtype=np.uint8)
+        image = image.convert(mode)
+        if self._side is not None:
+            scale = self._side / min(image.size)
+            width, height = (max(self._side, round(length * scale)) for length in image.size)
+            left, top = (width - self._side) // 2, (height - self._side) // 2
+            image = image.resize((width, height), Image.Resampling.BICUBIC)
+            image = image.crop((left, top, left + self._side, top + self._side))
+        pixels = np.asarray(image, dtype=np.uint8)
         return pixels[:, :, None] if mode == "L" else pixels
 
     def pixels(self, indices: Sequence[int] | None = None, *, channels: int | None = None) -> Tensor:
@@ -146,7 +154,29 @@ class ImageSet:
 
     def subset(self, indices: Sequence[int]) -> "ImageSet":
         """The images at `indices` alone."""
-        return ImageSet(self._rows.select(list(indices)), name=self.name, split=self.split)
+        rows = self._rows.select(list(indices))
+        return ImageSet(rows, name=self.name, split=self.split, side=self._side)
+
+    def sized(self, side: int) -> "ImageSet":
+        """The same images at `side` x `side`: the shorter side scaled to it, the middle cut out."""
+        name = f"{self.name} at {side}x{side}"
+        return ImageSet(self._rows, name=name, split=self.split, side=side)
+
+    def sizes(self) -> set[tuple[int, int]]:
+        """All sizes of the images, (width, height)."""
+        if self._side is not None:
+            return {(self._side, self._side)}
+        return {self._pil(index).size for index in range(len(self))}
+
+    def digest(self, indices: Sequence[int]) -> str:
+        """Sixteen hexadecimal digits of these images and their labels, where they have them."""
+        found = hashlib.sha256()
+        for index in indices:
+            array = self.array(index)
+            found.update(f"{array.shape}".encode() + array.tobytes())
+        if self.has_labels:
+            found.update(self.labels(indices).numpy().tobytes())
+        return found.hexdigest()[:16]
 
     def pick(self, limit: int | None, *, seed: int) -> list[int]:
         """`limit` indices drawn without replacement, in order; all of them without a limit."""

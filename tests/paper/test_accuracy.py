@@ -109,9 +109,32 @@ def test_what_depends_on_a_change_is_run_again(
         "settings": {cell for cell in everything if cell[0] == "blur"},
     }.get(change, everything)
     assert changed == expected
-    # The file holds no cell twice.
+    # The file holds no cell twice, but keeps those of another length or seed.
     kept = read_results(tmp_path / "tiny.json")
-    assert len(kept) == len(after.results)
+    assert len(kept) == len(after.results) * (2 if change in ("limit", "seed") else 1)
+
+
+def test_a_quick_look_leaves_the_long_run_which_is_shown(outcome: Outcome, tmp_path: Path) -> None:
+    run_table(TINY, replace(FEW, limit=2), output=tmp_path)
+    (own,) = from_file(TINY, tmp_path / "tiny.json")
+    assert [result for _, result in own.results] == [result for _, result in outcome.results]
+
+
+def test_other_images_under_the_same_name_are_run_again(tmp_path: Path) -> None:
+    from PIL import Image
+
+    kinds = [tmp_path / "data" / kind for kind in "ab"]
+    for kind in kinds:
+        kind.mkdir(parents=True)
+    clean = replace(TINY, attacks=(), rows=TINY.rows[:1])
+    seen = []
+    for side in (32, 40):  # of one size each, then of two
+        for kind in kinds:
+            Image.effect_noise((side, 32), 60).convert("RGB").save(kind / f"{side}.png")
+        ran = run_table(clean, replace(FEW, data=str(tmp_path / "data")), output=tmp_path)
+        seen.append({(r.fingerprint, r.data, r.n) for _, r in ran.results})
+    assert [data.rsplit("/")[-1] for ((_, data, _),) in seen] == ["data", "data at 224x224"]
+    assert [n for ((_, _, n),) in seen] == [2, 4]
 
 
 def test_a_killed_run_leaves_every_finished_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +199,7 @@ def test_the_page_holds_ours_and_the_papers(outcome: Outcome) -> None:
     assert fixed.headings == minimal.headings[:-1]
     assert [line[2] for line in minimal.lines] == ["ours", "paper"] * 3
     assert minimal.lines[1] == ["", "", "paper", "92", "39", "20", "0"]
-    assert minimal.lines[3][-1] == "3"  # C&W has no budget here: the mean of the paper's columns
+    assert minimal.lines[3][-1] == "2/4"  # C&W has no budget here: all of the paper's columns
     assert minimal.lines[5][-1] == ""
     text = shown(outcome).markdown()
     for word in ("gray-box", "today's standard", "Not run: gone (training)", "95 % Wilson", "| paper |"):

@@ -43,6 +43,33 @@ def test_table3_trains_each_number_of_bits_once(
     assert show("table3", tmp_path) == [again]
 
 
+def test_a_shorter_run_leaves_the_longer_one_in_the_file(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainings, "BITS", {8: 31.01})
+    (longer,) = run("table3", settings, output=tmp_path)
+    (shorter,) = run("table3", replace(settings, limit=2), output=tmp_path)
+    assert show("table3", tmp_path) == [shorter]
+    monkeypatch.setattr(trainings, "trained", lambda *_, **__: pytest.fail("trained again"))
+    assert run("table3", settings, output=tmp_path)[0].grids == longer.grids
+
+
+@pytest.mark.parametrize("content", ["{broken", "[]", '{"entries": 3}'])
+@pytest.mark.parametrize("name", ["table3", "table4", "figure3", "speed"])
+def test_damaged_results_are_refused(name: str, content: str, settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.json").write_text(content)
+    with pytest.raises(RequestError, match="is no file of results"):
+        show(name, tmp_path)
+    if name.startswith("table"):
+        with pytest.raises(RequestError, match="is no file of results"):
+            run(name, settings, output=tmp_path)
+
+
+def test_an_unknown_device_is_refused_before_any_work(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="device 'banana' cannot be used"):
+        run("speed", replace(settings, device="banana"), output=tmp_path)
+
+
 def test_table4_measures_the_classifier_on_purified_training_images(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,12 +113,12 @@ def test_a_training_that_was_killed_is_gone_on_with(
 
 def test_figure3_draws_all_parts_twice(settings: Settings, tmp_path: Path) -> None:
     (part,) = run("figure3", settings, output=tmp_path)
-    assert [len(line) for line in part.grids[0].lines] == [4, 4, 4]
+    assert [len(line) for line in part.grids[0].lines] == [2, 2, 2]  # of one step all stages are one
     assert show("figure3", tmp_path) == [part]
     root = ElementTree.parse(tmp_path / "figure3.svg").getroot()
     assert root.tag.endswith("svg")
     with Image.open(tmp_path / "figure3.png") as picture:
-        assert picture.height > picture.width  # thirteen rows of five images
+        assert picture.height > picture.width  # seven rows of five images
 
 
 def test_figure4_is_drawn_from_table5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,6 +189,7 @@ class _Run:
         self.found: dict[Situation, list[Result]] = {}
         self.digests = {name: digest(module) for name, module in judge.defences.items()}
         self.network = digest(judge.classifier)
+        self.images = judge.data.digest(judge.chosen)
 
     def all(self, situations: Sequence[Situation]) -> None:
         """Run what is not known, in order, and keep the results."""
@@ -253,7 +254,8 @@ class _Run:
         return fingerprint(
             {
                 "data": self.judge.data.name,
-                "images": [int(row) for row in self.judge.chosen[: situation.limit]],
+                "images": [self.images, len(self.judge.chosen[: situation.limit])],
+                "target": digest(situation.target),
                 "seed": self.judge.seed,
                 "batch": self.judge.batch,
                 "classifier": self.network,

@@ -22,11 +22,13 @@ class Reconstruction:
 def reconstruction(purifier: Purifier, data: ImageSet, *, batch: int = 100) -> Reconstruction:
     """The PSNR of purified clean images, `batch` at a time; they must have one size."""
     values = []
+    device = next((p.device for p in purifier.parameters()), torch.device("cpu"))
     for start in range(0, len(data), batch):
         rows = range(start, min(start + batch, len(data)))
         images = data.images(rows, channels=purifier.image_channels)
         with torch.no_grad():
-            values.append(psnr(purifier(images), images))
+            purified = purifier(images.to(device)).cpu()
+        values.append(psnr(purified, images))
     found = torch.cat(values)
     mean = float(found.mean())
     spread = Z95 * float(found.std()) / len(found) ** 0.5 if len(found) > 1 else 0.0

@@ -77,8 +77,8 @@ def run_table(
     for protocol in settings.protocols:
         check_protocol(protocol)
     data = load_data(settings.data or table.data)
-    if len(data) == 0:
-        raise RequestError(f"data {data.name!r} holds no images")
+    if len(data.sizes()) > 1:
+        data = data.sized(table.side)
     lab = _Laboratory(data, settings)
     missing = lab.prepare(table)
     cells = [cell for cell in cells_of(table, settings) if cell.row not in missing]
@@ -93,8 +93,8 @@ def run_table(
             done[cell] = found
 
     def keep() -> None:
-        # Numbers of other runs of this table (another classifier, more images) stay in the file.
-        others = [r for r in known if not any(cell.fits(r) for cell in done)]
+        # Numbers of other runs of this table (another classifier, seed, data, or more images) stay there.
+        others = [r for r in known if not any(_same_run(cell, r, result) for cell, result in done.items())]
         write_results(file, [*others, *(done[cell] for cell in cells if cell in done)])
 
     if any(result not in known for result in done.values()):
@@ -107,6 +107,12 @@ def run_table(
     if progress:
         progress(len(cells), len(cells), "done")
     return Outcome(table, [(cell, done[cell]) for cell in cells], missing)
+
+
+def _same_run(cell: Cell, old: Result, new: Result) -> bool:
+    """Whether an old number is that of the same cell under the same settings, and so is replaced."""
+    settings = ((r.n, r.seed, r.data) for r in (old, new))
+    return cell.fits(old) and len(set(settings)) == 1
 
 
 def _of_other_tables(table: AccuracyTable, output: Path) -> Iterator[Result]:
@@ -159,6 +165,7 @@ class _Laboratory:
         self.classifiers: dict[str, nn.Module] = {}
         self.purifiers: dict[str, Purifier] = {}
         self.digests: dict[str, str] = {}
+        self.pictures: dict[int, str] = {}
 
     def prepare(self, table: AccuracyTable) -> dict[Row, str]:
         """Load all that a table needs; the rows that cannot be run, with the reason."""
@@ -218,14 +225,19 @@ class _Laboratory:
         """A short hash of all that a cell's number depends on."""
         attack = find_attack(cell.attack, cell.protocol) if cell.protocol else None
         depends = {
-            "data": self.data.name,
-            "limit": min(cell.limit, len(self.data)),
+            "data": [self.data.name, self._pictures(cell.limit)],
             "seed": self.settings.seed,
             "classifier": self.digests[cell.classifier],
             "purifier": [cell.row.purifier, self.purifiers[cell.row.purifier].settings()],
             "attack": [cell.attack, cell.protocol, cell.epsilon, repr(attack), _version(attack)],
         }
         return fingerprint(depends)
+
+    def _pictures(self, limit: int) -> str:
+        """A hash of the images that a cell of so many is measured on."""
+        if limit not in self.pictures:
+            self.pictures[limit] = self.data.digest(self.data.pick(limit, seed=self.settings.seed))
+        return self.pictures[limit]
 
     def _trained(self, purifier: str) -> str:
         """A purifier's reference, its `weights=NAME` looked for in `trained` where they do not ship."""

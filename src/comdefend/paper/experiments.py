@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from comdefend.device import find_device, find_dtype
 from comdefend.errors import RequestError
 from comdefend.paper.accuracy import run_table
 from comdefend.paper.figures import figure3, figure4, show_figure3, show_figure4
@@ -24,6 +25,8 @@ def run(
 
     `bar` makes the progress of one part by its name. A name may stand for several tables.
     """
+    find_device(settings.device)
+    find_dtype(settings.dtype)
     parts = []
     for table in ACCURACY_TABLES.get(name, ()):
         file = output / f"{table.name}.json"

@@ -1,6 +1,5 @@
 """Figures 3 and 4, as SVG and PNG in the paper's arrangement."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from comdefend.paper.accuracy import Outcome, run_table
 from comdefend.paper.numbers import TABLE5
 from comdefend.paper.pages import NAMES, origin_of
 from comdefend.paper.settings import Grid, Progress, Settings, Shown
-from comdefend.paper.trainings import STEPS, Point, trained
+from comdefend.paper.trainings import STEPS, Point, read_content, trained
 from comdefend.purifiers import load_comdefend
 
 STAGES = (1, 3, 5)
@@ -39,7 +38,7 @@ def figure3(settings: Settings, *, output: Path, progress: Progress | None = Non
     steps = STEPS if settings.steps is None else settings.steps
     data = load_data(settings.data or "cifar10", split="test")
     images = data.images(data.pick(PICTURES, seed=settings.seed))
-    stages = [max(1, steps * fifth // STAGES[-1]) for fifth in STAGES]
+    stages = sorted({max(1, steps * fifth // STAGES[-1]) for fifth in STAGES})  # fewer, of very short ones
     parts: dict[str, tuple[Tensor, list[Tensor]]] = {}
     entries: list[dict[str, Any]] = []
     for kind, (words, phi) in KINDS.items():
@@ -65,7 +64,7 @@ def figure3(settings: Settings, *, output: Path, progress: Progress | None = Non
 
 def show_figure3(file: Path) -> Shown:
     """Figure 3 in numbers, from its results file; the pictures lie beside it."""
-    content = json.loads(file.read_text())
+    content = read_content(file)
     entries = content["entries"]
     lines = [
         [f"({kind}) {words}", *(f"{e['psnr']:.2f}" for e in entries if e["part"] == kind)]

@@ -36,7 +36,8 @@ class AccuracyTable:
     """A table of accuracies: rows of defences, columns of attacks and budgets (in units of 1/255).
 
     `classifier` begins the reference of the classifier; `attacks` as this package names them, with
-    the budgets of each where they are not the table's.
+    the budgets of each where they are not the table's. `side`: what images of differing sizes
+    are brought to.
     """
 
     name: str
@@ -47,6 +48,7 @@ class AccuracyTable:
     rows: tuple[Row, ...]
     attacks: tuple[str, ...] = ATTACKS
     budgets: Mapping[str, tuple[int, ...]] | None = None
+    side: int = 224
 
     def epsilons_of(self, attack: str) -> tuple[int, ...]:
         return (self.budgets or {}).get(attack, self.epsilons)
@@ -156,6 +158,7 @@ def _table8(network: str, classifier: str, *rows: tuple[int, tuple[tuple[int, in
         epsilons=(8, 16),
         attacks=attacks,
         budgets={"bim": (3, 5)},
+        side=299,
         rows=tuple(
             Row(
                 when, defence, "", purifier,
@@ -195,6 +198,7 @@ TABLE9 = AccuracyTable(
     epsilons=(8,),
     attacks=("fgsm", "deepfool", "cw"),
     budgets={"fgsm": (8, 12)},
+    side=299,
     rows=(
         Row("-", "none", "", "none", {"fgsm": (34, 32), "deepfool": (13,), "cw": (0,)}),
         Row("test", "Xie et al.", "", "resize-pad", {"fgsm": (62, 50), "deepfool": (55,), "cw": (59,)}),

@@ -46,13 +46,13 @@ def differences(outcome: Outcome, *, above: float = 5) -> list[str]:
     found: dict[str, list[str]] = {}
     for cell, result in outcome.results:
         paper = _paper(outcome.table, cell.row, cell.attack, cell.epsilon)
-        if paper is not None and abs(100 * result.accuracy - paper) > above:
+        if paper and min(abs(100 * result.accuracy - number) for number in paper) > above:
             name = NAMES.get(cell.attack, "clean")
             budget = f" {cell.epsilon}" if cell.epsilon is not None else ""
             kind = f", {cell.protocol}" if cell.protocol else ""
             row = cell.row
             who = "undefended" if row.defence == "none" else f"{row.defence} ({row.when})"
-            told = f"{name}{budget} {100 * result.accuracy:.0f} for {paper:g}"
+            told = f"{name}{budget} {100 * result.accuracy:.0f} for {_listed(paper)}"
             found.setdefault(who + kind, []).append(told)
     return [f"{who}: {', '.join(cells)}" for who, cells in found.items()]
 
@@ -100,7 +100,8 @@ def from_file(table: AccuracyTable, file: Path) -> list[Outcome]:
     """
     results = read_results(file)
     names = list(dict.fromkeys(result.classifier for result in results))
-    others = [name for name in names if not name.startswith(table.classifier)]
+    ours = {table.classifier + row.classifier for row in table.rows}
+    others = [name for name in names if name not in ours]
     own = [None] if len(others) < len(names) else []
     return [_outcome(table, results, Settings(classifier=name)) for name in [*own, *others]]
 
@@ -109,7 +110,8 @@ def _outcome(table: AccuracyTable, results: Sequence[Result], settings: Settings
     pairs = [
         (cell, result)
         for cell in cells_of(table, settings)
-        if (result := next((r for r in results if cell.fits(r)), None)) is not None
+        # Of runs of different lengths the longest is shown.
+        if (result := max((r for r in results if cell.fits(r)), key=lambda r: r.n, default=None)) is not None
     ]
     there = {cell.row for cell, _ in pairs}
     missing = {row: "no results yet" for row in table.rows if row not in there}
@@ -135,18 +137,22 @@ def _ours(
 
 
 def _papers(table: AccuracyTable, row: Row, columns: Sequence[tuple[str, int | None]]) -> list[str]:
-    numbers = [_paper(table, row, "none", None), *(_paper(table, row, a, e) for a, e in columns)]
-    return ["" if number is None else f"{number:g}" for number in numbers]
+    cells = [_paper(table, row, "none", None), *(_paper(table, row, a, e) for a, e in columns)]
+    return [_listed(numbers) for numbers in cells]
 
 
-def _paper(table: AccuracyTable, row: Row, attack: str, epsilon: int | None) -> float | None:
-    """The paper's number for a cell; C&W, which has no budget here, and clean: the mean of its columns."""
-    numbers = row.paper.get(attack)
-    if numbers is None:
-        return None
-    if epsilon is None:
-        return round(sum(numbers) / len(numbers))
-    return numbers[table.epsilons_of(attack).index(epsilon)]
+def _paper(table: AccuracyTable, row: Row, attack: str, epsilon: int | None) -> tuple[int, ...]:
+    """The paper's numbers for a cell: one, or none; clean and C&W, which have no budget here, have the
+    numbers of all its columns, where these differ.
+    """
+    numbers = row.paper.get(attack, ())
+    if epsilon is None or not numbers:
+        return numbers if len(set(numbers)) > 1 else numbers[:1]
+    return (numbers[table.epsilons_of(attack).index(epsilon)],)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return "/".join(map(str, numbers))
 
 
 def _short(result: Result | None) -> str:

@@ -1,6 +1,5 @@
 """Seconds for one image: ComDefend, HGD and PixelDefend on the same machine in the same run."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from comdefend.atomic import write_json
 from comdefend.model import ComDefend
 from comdefend.paper.numbers import PAPER_SECONDS
 from comdefend.paper.settings import Grid, Progress, Settings, Shown
+from comdefend.paper.trainings import read_content
 from comdefend.purifiers import HGD, ComDefendPurifier, PixelDefend, Purifier
 from comdefend.purifiers.hgd import DUNet, DUNetConfig
 from comdefend.purifiers.pixelcnn import PixelCNN
@@ -59,7 +59,7 @@ def speed(
 
 def show_speed(file: Path) -> Shown:
     """The comparison from its results file."""
-    content = json.loads(file.read_text())
+    content = read_content(file)
     sides = list(dict.fromkeys(entry["side"] for entry in content["entries"]))
     lines = []
     for name in dict.fromkeys(entry["purifier"] for entry in content["entries"]):

@@ -17,13 +17,14 @@ from comdefend import provenance
 from comdefend.atomic import write_json
 from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import load_data
+from comdefend.errors import RequestError
 from comdefend.evaluation import wilson
 from comdefend.evaluation.fingerprint import digest
 from comdefend.evaluation.reconstruction import reconstruction
 from comdefend.paper.numbers import BITS, GRID
 from comdefend.paper.settings import Grid, Progress, Settings, Shown
 from comdefend.purifiers import load_comdefend
-from comdefend.training import load_recipe, start
+from comdefend.training import Recipe, load_recipe, start
 
 RECIPE = "cifar10"
 STEPS, BATCH = 200, 32
@@ -76,7 +77,7 @@ def table4(settings: Settings, *, output: Path, progress: Progress | None = None
 
 def show_table3(file: Path) -> Shown:
     """Table 3 from its results file."""
-    content = json.loads(file.read_text())
+    content = _of_one_run(file)
     lines = []
     for entry in content["entries"]:
         bits = entry["bits"]
@@ -93,7 +94,7 @@ def show_table3(file: Path) -> Shown:
 
 def show_table4(file: Path) -> Shown:
     """Table 4 from its results file."""
-    content = json.loads(file.read_text())
+    content = _of_one_run(file)
     entries = {(entry["lam"], entry["phi"]): entry for entry in content["entries"]}
     phis = sorted({phi for _, phi in entries})
     lines = []
@@ -134,7 +135,7 @@ def _run(
     steps = STEPS if settings.steps is None else settings.steps
     limit = min(IMAGES, settings.limit or IMAGES)
     file = output / f"{name}.json"
-    content = json.loads(file.read_text()) if file.is_file() else {"entries": []}
+    content = read_content(file) if file.is_file() else {"entries": []}
     entries = {json.dumps(entry["key"]): entry for entry in content["entries"]}
     reference = settings.classifier or CLASSIFIER
     source = settings.data or "cifar10"
@@ -145,12 +146,19 @@ def _run(
     if classify:
         judge = load_classifier(reference).to(settings.device)
         labels = images.labels(rows)
-        check_classifier(judge, images.images(rows[:2]), labels, name=reference)
+        check_classifier(judge, images.images(rows[:2]).to(settings.device), labels, name=reference)
         judged_by = [reference, digest(judge)]
         common |= {"classifier": reference, "unpurified": _judged(judge, images.images(rows), labels)}
-    wanted = []
+    recipe = _hash(point_recipe(Point(), settings, steps=steps))
+    wanted: list[str] = []
+
+    def keep() -> None:
+        # What other settings gave stays in the file, after these.
+        order = dict.fromkeys([*wanted, *entries])
+        write_json(file, {**content, **common, "entries": [entries[key] for key in order]})
+
     for index, point in enumerate(points):
-        key = [point.name, steps, BATCH, limit, settings.seed, source, judged_by]
+        key = [point.name, steps, BATCH, limit, settings.seed, source, judged_by, recipe, settings.dtype]
         wanted.append(json.dumps(key))
         if wanted[-1] in entries:
             continue
@@ -162,25 +170,53 @@ def _run(
         entry: dict[str, Any] = {"key": key, **asdict(point), "steps": steps, "batch": BATCH, **asdict(found)}
         if classify:
             batches = torch.arange(len(rows)).split(100)
-            purified = torch.cat([purifier(images.images([rows[i] for i in b.tolist()])) for b in batches])
+            parts = (images.images([rows[i] for i in b.tolist()]).to(settings.device) for b in batches)
+            purified = torch.cat([purifier(part).cpu() for part in parts])
             entry |= _judged(judge, purified, labels)
         entries[wanted[-1]] = entry
-        write_json(file, {**common, "entries": [entries[k] for k in entries]})
-    write_json(file, {**content, **common, "entries": [entries[key] for key in wanted]})
+        keep()
+    keep()
     if progress:
         progress(len(points), len(points), "done")
     return file
 
 
-def trained(point: Point, settings: Settings, *, steps: int) -> Path:
-    """Weights of a point: trained now, gone on with, or there already."""
+def read_content(file: Path) -> dict[str, Any]:
+    """A results file of trainings. Raises `RequestError` where it is damaged or something else."""
+    try:
+        content = json.loads(file.read_text())
+        if not isinstance(content["entries"], list):
+            raise TypeError
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RequestError(f"{str(file)!r} is no file of results; move it away to begin anew") from error
+    found: dict[str, Any] = content
+    return found
+
+
+def _of_one_run(file: Path) -> dict[str, Any]:
+    """A results file, with the entries that have the settings of the first alone."""
+    content = read_content(file)
+    settings = content["entries"][0]["key"][1:]
+    return {**content, "entries": [e for e in content["entries"] if e["key"][1:] == settings]}
+
+
+def point_recipe(point: Point, settings: Settings, *, steps: int) -> Recipe:
+    """The recipe of a point's training."""
     overrides = [*point.overrides, f"batch={BATCH}", f"steps={steps}", f"seed={settings.seed}"]
     if settings.data:
         overrides.append(f"data={settings.data}")
-    recipe = load_recipe(RECIPE, [*overrides, f"interval={min(100, steps)}"])
+    return load_recipe(RECIPE, [*overrides, f"interval={min(100, steps)}"])
+
+
+def _hash(recipe: Recipe) -> str:
+    return hashlib.sha256(json.dumps(recipe.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def trained(point: Point, settings: Settings, *, steps: int) -> Path:
+    """Weights of a point: trained now, gone on with, or there already."""
+    recipe = point_recipe(point, settings, steps=steps)
     # The recipe is part of the name: where it changes, the old weights are not those of this point.
-    recipe_hash = hashlib.sha256(json.dumps(recipe.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
-    folder = settings.trained / f"{point.name}-{steps}-{recipe_hash}"
+    folder = settings.trained / f"{point.name}-{steps}-{_hash(recipe)}"
     weights = folder / "weights.safetensors"
     if not weights.is_file():
         begun = (folder / "last.ckpt").is_file()
@@ -193,9 +229,10 @@ def _length(entry: dict[str, Any]) -> str:
 
 
 def _judged(classifier: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
+    device = next((p.device for p in classifier.parameters()), torch.device("cpu"))
     with torch.no_grad():
         right = [
-            int((classifier(part).argmax(1) == truth).sum())
+            int((classifier(part.to(device)).argmax(1).cpu() == truth).sum())
             for part, truth in zip(images.split(100), labels.split(100), strict=True)
         ]
     correct, n = sum(right), len(labels)

@@ -1,5 +1,7 @@
 """Training classifiers: on clean images, on purified ones, or on adversarial ones beside them."""
 
+import hashlib
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -99,18 +101,23 @@ class ClassifierTraining(Training):
         return attacked.contiguous(memory_format=torch.channels_last)
 
     def _purified(self, data: ImageSet, name: str) -> Tensor:
-        """All images of `data` through the purifier, uint8; kept in the run's folder for resuming."""
-        file = self.cache / f"purified-{name}.safetensors"
-        if file.is_file():
-            return load_file(file)["pixels"]
+        """All images of `data` through the purifier, uint8; kept in the run's folder for resuming, under
+        a name that another purifier or other images do not have.
+        """
         purifier = load_purifier(
             self.recipe.classifier.purifier,
             channels=self.channels,
             data=self.recipe.data,
             dtype=self.recipe.precision,
         ).to(self.device)
-        log.info("purifying %d images (%s)", len(data), name)
         pixels = central_pixels(data, channels=self.channels, side=max(data.array(0).shape[:2]))
+        depends = [self.recipe.classifier.purifier, purifier.settings(), self.recipe.seed]
+        made_of = hashlib.sha256(json.dumps(depends, sort_keys=True).encode())
+        made_of.update(pixels.numpy().tobytes())
+        file = self.cache / f"purified-{name}-{made_of.hexdigest()[:8]}.safetensors"
+        if file.is_file():
+            return load_file(file)["pixels"]
+        log.info("purifying %d images (%s)", len(data), name)
         parts = []
         for part in pixels.split(500):
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
