@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from comdefend.purifiers import Purifier
+from comdefend.purifiers.base import with_gradient_of
 
 
 class GradientKiller(Purifier):
@@ -20,6 +21,37 @@ class SecretlyRandom(Purifier):
 
     def purify(self, images: Tensor) -> Tensor:
         return (images + 0.05 * torch.randn_like(images)).clamp(0, 1)
+
+
+class Misleading(Purifier):
+    """Does nothing, turns most of its gradient the wrong way, and declares that gradient alone."""
+
+    gradient_modes = ("autograd",)
+
+    def purify(self, images: Tensor) -> Tensor:
+        signs = torch.randint(0, 2, images.shape[1:], generator=torch.Generator().manual_seed(0)) * 2.0 - 1
+        return with_gradient_of(images, images * signs)
+
+
+class FalselyRandom(Purifier):
+    """Does nothing, and says that it is random."""
+
+    stochastic = True
+
+    def purify(self, images: Tensor) -> Tensor:
+        return images
+
+
+class Decoy(Purifier):
+    """Rounds to eight levels, and offers a gradient mode that attacks something else."""
+
+    gradient_modes = ("soft",)
+
+    def purify(self, images: Tensor) -> Tensor:
+        return (images * 7).round() / 7
+
+    def through(self, images: Tensor, mode: str) -> Tensor:
+        return images if mode == "soft" else super().through(images, mode)
 
 
 def make_killer() -> Purifier:

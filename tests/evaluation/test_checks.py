@@ -12,14 +12,14 @@ from comdefend.data import ImageSet
 from comdefend.evaluation import evaluate
 from comdefend.evaluation.checks import Check, saturated
 from comdefend.evaluation.report import write_report
-from comdefend.purifiers import ComDefendPurifier, ResizePad
+from comdefend.purifiers import ComDefendPurifier, Identity, ResizePad
 from tests.conftest import tiny_model
-from tests.evaluation.killer import GradientKiller, SecretlyRandom
+from tests.evaluation.killer import Decoy, FalselyRandom, GradientKiller, SecretlyRandom
 
 ALWAYS = {
     "clean accuracy", "gradient health", "many steps against one", "other budgets", "twice the steps",
     "twice the restarts", "attackers who know less", "random noise", "randomness", "planted example",
-    "budget, range, logits", "stored as 8 bits",
+    "budget, range, logits", "stored as 8 bits", "attacks asked for",
 }  # fmt: skip
 
 
@@ -56,11 +56,18 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def checks(
     classifier: nn.Module, defence: nn.Module, sample: ImageSet, **settings: object
 ) -> dict[str, Check]:
-    chosen = {"attacks": ["fgsm", "pgd"], "epsilons": [8 / 255], "limit": 24, "draws": 2, **settings}
+    chosen = {
+        "attacks": ["fgsm", "pgd"], "epsilons": [8 / 255], "limit": 24, "draws": 2,
+        "knowledge": ["gray-box", "white-box"], **settings,
+    }  # fmt: skip
     report = evaluate(
-        classifier, {"it": defence}, data=sample, knowledge=["gray-box", "white-box"],
-        protocols=["fixed"], examples=0, **chosen,  # type: ignore[arg-type]
-    )  # fmt: skip
+        classifier,
+        {"it": defence},
+        data=sample,
+        protocols=["fixed"],
+        examples=0,
+        **chosen,  # type: ignore[arg-type]
+    )
     assert {c.defence for c in report.checks} == {"it"}
     return {c.name: c for c in report.checks}
 
@@ -90,6 +97,54 @@ def test_following_masked_gradients_only_is_flagged(classifier: nn.Module, sampl
 
 def test_hidden_randomness_is_detected(classifier: nn.Module, sample: ImageSet) -> None:
     assert checks(classifier, SecretlyRandom(), sample)["randomness"].status == "fail"
+
+
+def test_randomness_that_is_none_is_detected(classifier: nn.Module, sample: ImageSet) -> None:
+    assert checks(classifier, FalselyRandom(), sample)["randomness"].status == "fail"
+
+
+def test_a_mode_that_attacks_something_else_is_detected(classifier: nn.Module, sample: ImageSet) -> None:
+    found = checks(classifier, Decoy(), sample)["budget, range, logits"]
+    assert found.status == "fail"
+    assert found.figure.endswith("not the defence itself: soft")
+
+
+def test_attacks_that_plain_pgd_surpasses_are_flagged(classifier: nn.Module, sample: ImageSet) -> None:
+    weak = checks(classifier, Identity(), sample, attacks=["bim:steps=1,step=0.01"], epsilons=[0.1])
+    assert weak["attacks asked for"].status == "fail"
+    assert "more broken by PGD (autograd)" in weak["attacks asked for"].figure
+
+
+def test_modes_that_were_left_out_are_tried(classifier: nn.Module, sample: ImageSet) -> None:
+    found = checks(
+        classifier, GradientKiller(), sample, modes=["autograd"], knowledge=["white-box"], epsilons=[0.1]
+    )
+    assert found["attacks asked for"].status == "fail"
+    assert "PGD (identity), which was not tried" in found["attacks asked for"].figure
+
+
+@pytest.mark.parametrize(("attacks", "status"), [(["pgd-l2"], "warn"), (["none"], "fail")])
+def test_what_was_not_attacked_was_not_checked(
+    attacks: list[str], status: str, classifier: nn.Module, sample: ImageSet
+) -> None:
+    assert checks(classifier, GradientKiller(), sample, attacks=attacks)["attacks asked for"].status == status
+
+
+def test_less_knowing_attackers_that_are_missing_are_missed(classifier: nn.Module, sample: ImageSet) -> None:
+    report = evaluate(
+        classifier, {"it": Identity()}, data=sample, attacks=["pgd"], knowledge=["white-box"], limit=12,
+        examples=0,
+    )  # fmt: skip
+    found = {c.name: c for c in report.checks}["attackers who know less"]
+    assert found.status == "warn"
+
+
+def test_the_callers_random_numbers_are_left_alone(classifier: nn.Module, sample: ImageSet) -> None:
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    checks(classifier, SecretlyRandom(), sample)
+    assert torch.equal(torch.rand(3), wanted)
 
 
 def test_a_random_defence_has_three_checks_more(classifier: nn.Module, sample: ImageSet) -> None:

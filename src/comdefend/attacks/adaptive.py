@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from comdefend.errors import RequestError
-from comdefend.purifiers import Purifier
+from comdefend.purifiers import Identity, Purifier
 from comdefend.purifiers.base import with_gradient_of
 
 ESTIMATED = "spsa"
@@ -94,14 +94,16 @@ def through(purifier: nn.Module, images: Tensor, mode: str) -> Tensor:
 
 
 def gradient_modes(purifier: nn.Module) -> tuple[str, ...]:
-    """All modes that an evaluation tries: those that the purifier declares, or BPDA with the identity
-    where it declares none, the plain gradient, and the estimate. One that declares its plain gradient alone
-    is taken at its word; checks look at that gradient.
+    """All modes that an evaluation tries: those that the purifier declares, best first, and whatever it
+    declares the plain gradient, BPDA with the identity, BPDA with its `surrogate` where it has one of its
+    own, and the estimate. Where nothing stands in front of the classifier there is one gradient.
     """
-    declared = tuple(getattr(purifier, "gradient_modes", ()))
-    if declared == ("autograd",):
-        return declared
-    return tuple(dict.fromkeys([*(declared or ("autograd", "identity")), "autograd", ESTIMATED]))
+    if isinstance(purifier, Identity):
+        return ("autograd",)
+    declared = getattr(purifier, "gradient_modes", ())
+    has_surrogate = isinstance(purifier, Purifier) and type(purifier).surrogate is not Purifier.surrogate
+    own = ("surrogate",) if has_surrogate else ()
+    return tuple(dict.fromkeys([*declared, "autograd", "identity", *own, ESTIMATED]))
 
 
 class _Estimated(torch.autograd.Function):

@@ -155,7 +155,7 @@ def evaluate(
         results, found = run.results, list[Check]()
         if tuple(knowledge) != ("gray-box",) and clean:
             results = [*results, *adaptive.worst_cases(results)]
-        if checks and clean and "white-box" in knowledge and any(a.norm == "linf" for a, _ in seen):
+        if checks and clean and "white-box" in knowledge:
             nearest = min(budgets.linf, key=lambda e: abs(e - USUAL))
             for defence in [d for d in defences if d != "none"] or ["none"]:
                 checked = Checks(judge, defence, run.results, epsilon=nearest, draws=draws)

@@ -21,8 +21,9 @@ class Purifier(nn.Module, ABC):
 
     A subclass writes `purify`. `stochastic` says whether two calls may differ. `image_channels`
     is the number of channels it accepts, or None for any. `gradient_modes` are the ways to
-    differentiate it that an attacker who knows it would try, best first: see `through`. Without any
-    the evaluation tries the general ones, and says so where the purifier's own gradient is nothing.
+    differentiate it that an attacker who knows it would try, best first: see `through`. The
+    evaluation tries the general ones besides, and says so where a purifier declares none and its own
+    gradient is nothing.
     """
 
     stochastic: bool = False
@@ -56,6 +57,10 @@ class Purifier(nn.Module, ABC):
             return with_gradient_of(self(images), self.surrogate(images))
         known = ", ".join(dict.fromkeys([*self.gradient_modes, *GENERAL_MODES]))
         raise RequestError(f"{type(self).__name__} has no gradient mode {mode!r} (known: {known})")
+
+    def knows(self, mode: str) -> bool:
+        """Whether `through` takes this mode; one that takes more than it declares says so here."""
+        return mode in (*self.gradient_modes, *GENERAL_MODES)
 
     def settings(self) -> dict[str, Any]:
         """What identifies this defence in a file of results: numbers and text by name."""

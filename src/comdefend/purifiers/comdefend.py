@@ -126,14 +126,14 @@ class ComDefendPurifier(Purifier):
         if mode == "straight-through":
             return self._through_code(images, lambda logits: logits)
         if mode.startswith("tempered-"):
-            try:
-                temperature = float(mode.removeprefix("tempered-"))
-            except ValueError:
-                temperature = 0.0
-            if not 0 < temperature < inf:
+            temperature = _temperature(mode)
+            if temperature is None:
                 raise RequestError(f"gradient mode is {mode!r}; it must be tempered- and a number above 0")
             return self._through_code(images, lambda logits: torch.sigmoid(logits / temperature))
         return super().through(images, mode)
+
+    def knows(self, mode: str) -> bool:
+        return super().knows(mode) or _temperature(mode) is not None
 
     def _through_code(self, images: Tensor, stand_in: Callable[[Tensor], Tensor]) -> Tensor:
         """The round trip of the hard code, which passes gradients back as `stand_in` of the logits."""
@@ -186,3 +186,12 @@ def load_comdefend(
     zoo.fill(model, tensors, name=name)
     origin = {"weights": known.name, "sha256": known.sha256}
     return ComDefendPurifier(model, dtype=compute_in, origin=origin, **options)
+
+
+def _temperature(mode: str) -> float | None:
+    """The T of "tempered-T", or None where the mode is no such one."""
+    try:
+        found = float(mode.removeprefix("tempered-")) if mode.startswith("tempered-") else 0.0
+    except ValueError:
+        return None
+    return found if 0 < found < inf else None

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from comdefend.errors import RequestError
-from comdefend.purifiers.base import GENERAL_MODES, Purifier
+from comdefend.purifiers.base import Purifier
 
 
 class Identity(Purifier):
@@ -27,7 +27,11 @@ class Chain(Purifier):
             raise RequestError("a chain needs at least one purifier")
         self.purifiers = nn.ModuleList(purifiers)
         self.stochastic = any(p.stochastic for p in purifiers)
-        self.image_channels = next((p.image_channels for p in purifiers if p.image_channels), None)
+        channels = {p.image_channels for p in purifiers if p.image_channels is not None}
+        if len(channels) > 1:
+            kinds = " and ".join(map(str, sorted(channels)))
+            raise RequestError(f"purifiers for images of {kinds} channels cannot follow one another")
+        self.image_channels = channels.pop() if channels else None
         self.gradient_modes = tuple(dict.fromkeys(mode for p in purifiers for mode in p.gradient_modes))
 
     def purify(self, images: Tensor) -> Tensor:
@@ -46,12 +50,19 @@ class Chain(Purifier):
         return images
 
     def through(self, images: Tensor, mode: str) -> Tensor:
-        """Each in that mode, and those that do not know it in the best of their own."""
+        """Each in that mode, and those that do not know it in the best of their own. Raises
+        `RequestError` for a mode that none of them knows.
+        """
+        if not self.knows(mode):
+            return super().through(images, mode)
         for purifier in self.purifiers:
             assert isinstance(purifier, Purifier)
-            own = purifier.gradient_modes or ("surrogate",)
-            images = purifier.through(images, mode if mode in (*own, *GENERAL_MODES) else own[0])
+            best = (*purifier.gradient_modes, "surrogate")[0]
+            images = purifier.through(images, mode if purifier.knows(mode) else best)
         return images
+
+    def knows(self, mode: str) -> bool:
+        return any(p.knows(mode) for p in self.purifiers if isinstance(p, Purifier))
 
 
 class Defended(nn.Module):
