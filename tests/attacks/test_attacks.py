@@ -1,5 +1,7 @@
 """Every attack under every protocol it knows, on a tiny network."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,6 +9,7 @@ from torch import Tensor, nn
 from comdefend.attacks import (
     ATTACKS,
     BIM,
+    MIFGSM,
     PGD,
     PROTOCOLS,
     Attack,
@@ -204,6 +207,7 @@ def test_settings_are_part_of_a_reference() -> None:
         ("bim:steps=5.5", "steps is 5.5; it must be a whole number above 0"),
         ("bim:step=0", "step is 0; it must be a number above 0"),
         ("bim:step=inf", "step is inf"),
+        ("mi-fgsm:decay=-1", "decay is -1; it must be a number of at least 0"),
         ("bim:early=1", "no setting 'early'"),
         ("bim:steps", "'steps' must have the form key=value"),
     ],
@@ -211,3 +215,57 @@ def test_settings_are_part_of_a_reference() -> None:
 def test_impossible_settings_are_refused(reference: str, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         find_attack(reference, "fixed")
+
+
+def test_settings_that_may_be_nothing_may_be_nothing() -> None:
+    assert find_attack("mi-fgsm:decay=0", "fixed") == replace(MIFGSM(), decay=0, reference="mi-fgsm:decay=0")
+    assert find_attack("cw:confidence=0", "minimal") is not None
+    with pytest.raises(RequestError, match="candidates is 1; it must be a whole number of at least 2"):
+        find_attack("deepfool:candidates=1", "minimal")
+
+
+@CASES
+def test_a_model_in_training_is_left_as_it_was(attack: Attack, images: Tensor) -> None:
+    """Attacked in evaluation mode: what a batch of adversarial images is like must not stay in it."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 5))
+    model.train()
+    model[3].eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    attack(model, images, torch.zeros(len(images), dtype=torch.int64), epsilon=EPSILON)
+    assert [module.training for module in model] == [True, True, True, False]
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+@CASES
+def test_no_images_are_no_work(attack: Attack, tiny_classifier: nn.Module, images: Tensor) -> None:
+    none = attack(tiny_classifier, images[:0], torch.zeros(0, dtype=torch.int64), epsilon=EPSILON)
+    assert none.shape == (0, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epsilon": 8}, r"a fraction above 0 and at most 1 \(8/255, not 8\)"),
+        ({"epsilon": 0.0}, "epsilon is 0.0"),
+        ({"epsilon": float("nan")}, "epsilon is nan"),
+        ({"labels": torch.zeros(3, dtype=torch.int64)}, "12 images need as many labels"),
+        ({"labels": torch.full((12,), -1)}, "whole numbers from 0 up"),
+        ({"images": torch.full((12, 3, 8, 8), torch.nan)}, "NaN"),
+        ({"images": torch.full((12, 3, 8, 8), 2.0)}, "needed: if they are normalised"),
+    ],
+)
+@CASES
+def test_input_that_is_none_is_refused(
+    attack: Attack, change: dict[str, object], message: str, tiny_classifier: nn.Module, images: Tensor
+) -> None:
+    if change.get("epsilon") == 8 and attack.norm == "l2":
+        return  # a length of eight is a budget
+    given: dict[str, object] = {
+        "images": images,
+        "labels": torch.zeros(12, dtype=torch.int64),
+        "epsilon": 0.1,
+    }
+    with pytest.raises(RequestError, match=message):
+        attack(tiny_classifier, **{**given, **change})  # type: ignore[arg-type]

@@ -8,7 +8,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from comdefend.attacks import BIM, FGSM, MIFGSM, CarliniWagner, DeepFool, DeepFoolL2, distance, fooled
+from comdefend.attacks import (
+    BIM,
+    FGSM,
+    MIFGSM,
+    PGD,
+    PGDL2,
+    Attack,
+    CarliniWagner,
+    DeepFool,
+    DeepFoolL2,
+    distance,
+    fooled,
+)
 
 EPSILON = 0.05
 
@@ -25,7 +37,7 @@ def labels(tiny_classifier: nn.Module, images: Tensor) -> Tensor:
     return predicted
 
 
-def foolbox(attack: Any, model: nn.Module, images: Tensor, labels: Tensor, **options: Any) -> Tensor:
+def foolbox_run(attack: Any, model: nn.Module, images: Tensor, labels: Tensor, **options: Any) -> Tensor:
     from foolbox import PyTorchModel
     from foolbox.criteria import Misclassification
 
@@ -48,14 +60,15 @@ def art(name: str, model: nn.Module, images: Tensor, labels: Tensor, **options: 
         clip_values=(0.0, 1.0),
         device_type="cpu",
     )
-    attack = getattr(evasion, name)(wrapped, verbose=False, **options)
+    quiet = {} if name == "FastGradientMethod" else {"verbose": False}
+    attack = getattr(evasion, name)(wrapped, **quiet, **options)
     return torch.from_numpy(np.asarray(attack.generate(images.numpy(), labels.numpy())))
 
 
 def test_fgsm_is_foolboxs(tiny_classifier: nn.Module, images: Tensor, labels: Tensor) -> None:
     from foolbox.attacks import LinfFastGradientAttack
 
-    theirs = foolbox(
+    theirs = foolbox_run(
         LinfFastGradientAttack(random_start=False), tiny_classifier, images, labels, epsilon=EPSILON
     )
     torch.testing.assert_close(FGSM()(tiny_classifier, images, labels, epsilon=EPSILON), theirs)
@@ -65,9 +78,42 @@ def test_bim_is_foolboxs(tiny_classifier: nn.Module, images: Tensor, labels: Ten
     from foolbox.attacks import LinfBasicIterativeAttack
 
     attack = LinfBasicIterativeAttack(rel_stepsize=0.2, steps=10, random_start=False)
-    theirs = foolbox(attack, tiny_classifier, images, labels, epsilon=EPSILON)
+    theirs = foolbox_run(attack, tiny_classifier, images, labels, epsilon=EPSILON)
     ours = BIM(steps=10, step=0.2)(tiny_classifier, images, labels, epsilon=EPSILON)
     torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(PGD(), "LinfPGD"), (PGDL2(), "L2PGD")])
+def test_pgd_is_foolboxs_from_the_same_start(
+    ours: PGD, theirs: str, tiny_classifier: nn.Module, images: Tensor, labels: Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    import foolbox.attacks
+
+    monkeypatch.setattr("comdefend.attacks.iterative.random_start", lambda images, *_: images)
+    attack = getattr(foolbox.attacks, theirs)(rel_stepsize=ours.step, steps=ours.steps, random_start=False)
+    epsilon = EPSILON if ours.norm == "linf" else 0.5
+    found = foolbox_run(attack, tiny_classifier, images, labels, epsilon=epsilon)
+    torch.testing.assert_close(ours(tiny_classifier, images, labels, epsilon=epsilon), found)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "options"),
+    [
+        (FGSM(), "FastGradientMethod", {"eps": EPSILON}),
+        (BIM(), "BasicIterativeMethod", {"eps": EPSILON, "eps_step": EPSILON / 5, "max_iter": 10}),
+        (MIFGSM(), "MomentumIterativeMethod", {"eps": EPSILON, "eps_step": EPSILON / 10, "max_iter": 10}),
+    ],
+    ids=["fgsm", "bim", "mi-fgsm"],
+)  # fmt: skip
+def test_targeted_forms_are_arts(
+    ours: Attack, theirs: str, options: dict[str, Any],
+    tiny_classifier: nn.Module, images: Tensor, labels: Tensor,
+) -> None:  # fmt: skip
+    targets = (labels + 1) % 5
+    found = art(theirs, tiny_classifier, images, targets, targeted=True, **options)
+    aimed = ours(tiny_classifier, images, labels, epsilon=EPSILON, targets=targets)
+    torch.testing.assert_close(aimed, found)
 
 
 def test_mi_fgsm_is_arts(tiny_classifier: nn.Module, images: Tensor, labels: Tensor) -> None:

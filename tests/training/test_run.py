@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset, Features, Value
+from datasets import Image as ImageFeature
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -137,6 +139,21 @@ def test_a_classifier_is_trained_on_adversarial_images(adversarial: str, tmp_pat
     assert plain is not None
     assert hardened is not None
     assert plain.sha256 != hardened.sha256
+
+
+def test_training_images_that_do_not_fit_are_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"classifier.shift is 40; images are 32 pixels wide"):
+        start(classifier_recipe("classifier.shift=40"), output=tmp_path, device="cpu")
+    unlabelled = Dataset.from_dict(
+        {"image": [Image.new("RGB", (32, 32))] * 4, "label": [0, 1, -1, 2]},
+        features=Features({"image": ImageFeature(), "label": Value("int64")}),
+    )
+    unlabelled.to_parquet(tmp_path / "data.parquet")
+    with pytest.raises(RequestError, match="a label is -1; they start at 0"):
+        start(
+            classifier_recipe(f"data={tmp_path}/data.parquet", "batch=2", "classifier.shift=0"),
+            output=tmp_path / "run", device="cpu",
+        )  # fmt: skip
 
 
 def test_a_classifier_goes_on_from_trained_weights(tmp_path: Path) -> None:

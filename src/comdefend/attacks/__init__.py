@@ -65,6 +65,10 @@ ATTACKS: tuple[Attack, ...] = (
 """Every attack with its default settings, one entry for each protocol it knows."""
 
 
+LEAST = {"candidates": 2, "confidence": 0, "decay": 0}
+"""The smallest value of some settings. All others must be above 0."""
+
+
 def attack_names() -> list[str]:
     return list(dict.fromkeys(attack.name for attack in ATTACKS))
 
@@ -86,9 +90,13 @@ def find_attack(name: str, protocol: Protocol) -> Attack | None:
             takes = f"it takes {', '.join(numbers)}" if numbers else "it takes none"
             raise RequestError(f"attack {name!r}: there is no setting {key!r} ({protocol}); {takes}")
         whole = isinstance(numbers[key], int)
-        if not isinstance(value, int if whole else int | float) or not 0 < value < inf:
+        least = LEAST.get(key)
+        if not isinstance(value, int if whole else int | float) or not (
+            (value > 0 if least is None else least <= value) and value < inf
+        ):
             kind = "a whole number" if whole else "a number"
-            raise RequestError(f"attack {name!r}: {key} is {value!r}; it must be {kind} above 0")
+            bound = "above 0" if least is None else f"of at least {least}"
+            raise RequestError(f"attack {name!r}: {key} is {value!r}; it must be {kind} {bound}")
     return replace(usual, reference=name, **options)
 
 

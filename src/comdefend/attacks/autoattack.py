@@ -107,9 +107,7 @@ def _auto_attack(
     # It seeds torch itself at every step; where it starts depends on the generator, as all here does.
     seed = int(torch.randint(2**31, (1,)))
     norm = "Linf" if attack.norm == "linf" else "L2"
-    return pyautoattack.AutoAttack(
-        model.eval(), norm=norm, eps=epsilon, seed=seed, device=images.device, **options
-    )
+    return pyautoattack.AutoAttack(model, norm=norm, eps=epsilon, seed=seed, device=images.device, **options)
 
 
 def _run(made: Any, images: Tensor, goal: Goal) -> Tensor:

@@ -1,8 +1,10 @@
 """The Attack interface, the check of what an attack made, and the search for the smallest budget."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from math import inf
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from comdefend.errors import MissingExtraError, RequestError, WorkError
+from comdefend.purifiers.base import check_images
 
 Norm = Literal["linf", "l2"]
 Protocol = Literal["fixed", "minimal"]
@@ -111,12 +114,28 @@ class Attack(ABC):
         epsilon: float | None,
         targets: Tensor | None = None,
     ) -> Tensor:
-        """Adversarial images.
+        """Adversarial images. The model is attacked in evaluation mode, and left as it was.
 
-        Raises `RequestError` for targets that the attack cannot aim at or that are the labels
-        themselves, and `WorkError` where the attack breaks its own promise.
+        Raises `RequestError` for what are no images in [0, 1] or no labels, for a budget that is none, for
+        targets that the attack cannot aim at or that are the labels themselves, and `WorkError` where the
+        attack breaks its own promise.
         """
-        return self._checked(images, self.run(model, images, self.goal(labels, targets), epsilon), epsilon)
+        images = check_images(images)
+        self._check_budget(epsilon)
+        goal = self.goal(labels, targets)
+        if len(images) == 0:
+            return images.clone()
+        for which in (goal.labels, goal.targets):
+            if which is not None and (which.shape != images.shape[:1] or int(which.min()) < 0):
+                raise RequestError(f"{len(images)} images need as many labels, whole numbers from 0 up")
+        with evaluation_mode(model):
+            return self._checked(images, self.run(model, images, goal, epsilon), epsilon)
+
+    def _check_budget(self, epsilon: float | None) -> None:
+        most = 1.0 if self.norm == "linf" else inf
+        if epsilon is not None and not 0 < epsilon <= most:
+            accepted = "a fraction above 0 and at most 1 (8/255, not 8)" if most == 1 else "above 0"
+            raise RequestError(f"epsilon is {epsilon!r} for attack {self.name}; it must be {accepted}")
 
     def goal(self, labels: Tensor, targets: Tensor | None = None) -> Goal:
         """What the attack is after, refused where it cannot aim at it."""
@@ -157,6 +176,18 @@ class BudgetFree(Attack):
             found = self.cut(images, found, epsilon)
         kept = keep_what_works(model, images, found, goal, epsilon=epsilon, norm=self.norm)
         return self._checked(images, kept, epsilon)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """A model in evaluation mode inside, and every module of it in its own again afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def distance(images: Tensor, others: Tensor, norm: Norm) -> Tensor:
@@ -232,7 +263,7 @@ def foolbox_model(model: nn.Module, images: Tensor) -> Any:
         import foolbox
     except ImportError as error:
         raise MissingExtraError("attacks", extra="evaluate", package="foolbox") from error
-    return foolbox.PyTorchModel(model.eval(), bounds=(0, 1), device=images.device)
+    return foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
 
 
 def foolbox_criterion(goal: Goal) -> Any:

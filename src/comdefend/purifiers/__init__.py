@@ -65,6 +65,10 @@ PURIFIERS: dict[str, Maker] = {
 """Purifiers by the name that references use: each takes what `load_purifier` is told, and its options."""
 
 
+WITH_NETWORKS: tuple[Maker, ...] = (load_comdefend, load_hgd, load_pixeldefend)
+"""Those whose references may say what they compute in."""
+
+
 def load_purifier(
     reference: str, *, channels: int = 3, data: str | None = None, dtype: str = "float32"
 ) -> Purifier:
@@ -86,6 +90,9 @@ def load_purifier(
             )
         return made
     name, options = split_reference(reference, what="purifier", known=PURIFIERS)
+    told = {"channels", "data"} | (set() if PURIFIERS[name] in WITH_NETWORKS else {"dtype"})
+    for key in told & set(options):
+        raise RequestError(f"purifier {reference!r}: there is no option {key!r}")
     settings = {"channels": channels, "data": data, "dtype": dtype, **options}
     try:
         return PURIFIERS[name](**settings).eval()

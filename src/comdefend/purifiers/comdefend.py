@@ -1,4 +1,4 @@
-"""ComDefend as a purifier: the networks of `model.py` on images of any size, at bounded memory.
+"""ComDefend (Jia et al., CVPR 2019) as a purifier: the networks of `model.py` on images of any size.
 
 Assumes an attacker who does not know it (gray-box). Against one who does it has little to set:
 the hard code hides gradients, and a straight-through or tempered gradient finds them again.

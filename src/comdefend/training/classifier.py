@@ -1,4 +1,17 @@
-"""Training classifiers: on clean images, on purified ones, or on adversarial ones beside them."""
+"""Training classifiers: on clean images, and with the defences that change the training.
+
+Adversarial training (`classifier.adversarial`): Goodfellow et al., "Explaining and harnessing adversarial
+examples", 2015; Kurakin et al., "Adversarial machine learning at scale", 2017. Assumes attacks like those
+trained against. Known breaks: trained with one step, a network may learn to hide its gradient and
+fall to several (Tramer et al., 2018; Wong et al., 2020); trained in one norm, it holds little in another.
+
+Label smoothing (`classifier.label_smoothing`): Szegedy et al., "Rethinking the Inception architecture",
+2016; as a defence Warde-Farley & Goodfellow, 2016. Assumes that an attack is led by the size of the
+gradient. Known break: it hardly moves the boundary, so iterative attacks find it where it was.
+
+Purified images (`classifier.purifier`): ComDefend "at training and test time" (Jia et al., 2019). Assumes,
+as the purifier does, an attacker who does not know it.
+"""
 
 import hashlib
 import json
@@ -16,6 +29,7 @@ from comdefend.atomic import replacing
 from comdefend.attacks import BIM, FGSM
 from comdefend.classifiers import build_classifier
 from comdefend.data import ImageSet
+from comdefend.errors import RequestError
 from comdefend.model import channels_last
 from comdefend.purifiers import load_purifier
 from comdefend.training.base import Training, central_pixels
@@ -42,6 +56,13 @@ class ClassifierTraining(Training):
     def __init__(self, recipe: Recipe, data: ImageSet, validation: ImageSet, *, cache: Path) -> None:
         super().__init__(recipe, data, validation, data.channels)
         self.labels = data.labels()
+        if int(self.labels.min()) < 0:
+            raise RequestError(f"data {data.name!r}: a label is {int(self.labels.min())}; they start at 0")
+        side = max(data.array(0).shape[:2])
+        if recipe.classifier.shift >= side:
+            raise RequestError(
+                f"classifier.shift is {recipe.classifier.shift}; images are {side} pixels wide"
+            )
         self.shift, self.flip = recipe.classifier.shift, recipe.classifier.flip
         self.cache = cache
         self.network = build_classifier(
@@ -94,10 +115,8 @@ class ClassifierTraining(Training):
 
     def _attacked(self, images: Tensor, labels: Tensor) -> Tensor:
         attack = ADVERSARIES[self.recipe.classifier.adversarial]
-        # Batch statistics of attacked images must not leak into the ones used for judging.
-        self.network.eval()
+        # In evaluation mode: statistics of attacked batches must not leak into the ones used for judging.
         attacked = attack(self.network, images, labels, epsilon=self.recipe.classifier.epsilon / 255)
-        self.network.train()
         return attacked.contiguous(memory_format=torch.channels_last)
 
     def _purified(self, data: ImageSet, name: str) -> Tensor:

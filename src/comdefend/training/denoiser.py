@@ -38,7 +38,7 @@ class DenoiserTraining(Training):
         self._target: list[nn.Module] = [load_classifier(recipe.denoiser.classifier).requires_grad_(False)]
         side = recipe.crop or max(data.array(0).shape[:2])
         seen = central_pixels(data.subset([0, 1]), channels=data.channels, side=side).float() / 255
-        check_classifier(self._target[0], seen, data.labels([0, 1]), name=recipe.denoiser.classifier)
+        check_classifier(self._target[0], seen, data.labels(), name=recipe.denoiser.classifier)
 
     @property
     def target(self) -> nn.Module:

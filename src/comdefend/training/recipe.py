@@ -178,6 +178,12 @@ class Recipe:
             raise RequestError(f"recipe {self.name!r}: warmup is {self.warmup}; it must be in [0, 1)")
         if self.schedule == "exponential" and not self.final_learning_rate:
             raise RequestError(f"recipe {self.name!r}: schedule exponential needs a final_learning_rate")
+        if not 0 <= self.seed < 2**62:
+            raise RequestError(f"recipe {self.name!r}: seed is {self.seed}; it must lie between 0 and 2^62")
+        if options.widths is not None and not (len(options.widths) > 1 and min(options.widths) >= 1):
+            raise RequestError(
+                f"recipe {self.name!r}: classifier.widths must be two numbers or more, from 1 up"
+            )
         for epsilon in (options.epsilon, self.denoiser.epsilon):
             if not 0 < epsilon <= 255:
                 raise RequestError(
