@@ -1,17 +1,21 @@
 """Attackers who know the defence: what breaks what, as published, and the worst case over all of them."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from comdefend.attacks import AutoAttack
+from comdefend.attacks.autoattack import LOGGER
 from comdefend.data import ImageSet
 from comdefend.errors import RequestError
 from comdefend.evaluation import Report, Result, ThreatModel, evaluate, read_results, write_results
 from comdefend.evaluation.adaptive import WORST, worst_cases
+from comdefend.evaluation.report import write_report
 from comdefend.evaluation.results import pack, unpack
 from comdefend.evaluation.tables import headlines
 from comdefend.purifiers import ComDefendPurifier, Purifier
@@ -89,6 +93,24 @@ def test_a_defence_that_only_hides_gradients_is_driven_to_zero(defence: Purifier
     assert plain.accuracy > 0.3  # by its own gradient it would look robust
 
 
+def test_what_autoattack_warns_of_is_in_the_report(
+    sample: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def warn(_: AutoAttack, __: nn.Module, images: Tensor, *___: object) -> Tensor:
+        logging.getLogger(LOGGER).warning("the gradients are zero")
+        return images
+
+    monkeypatch.setattr(AutoAttack, "run", warn)
+    made = evaluate(
+        TinyClassifier(classes=10).eval(), {"it": GradientKiller()}, data=sample, attacks=["autoattack"],
+        limit=4, knowledge=["white-box"], checks=False, examples=0,
+    )  # fmt: skip
+    flags = {r.flags for r in made.results if r.attack == "autoattack"}
+    assert flags == {("the gradients are zero",)}
+    page = write_report(made, tmp_path)["page"].read_text()
+    assert "autoattack on it: the gradients are zero" in page
+
+
 def test_masks_survive_their_file() -> None:
     for n in (1, 3, 8, 37):
         mask = torch.rand(n) < 0.5
@@ -153,8 +175,9 @@ def test_many_images_are_attacked_in_the_best_modes_only(
         TinyClassifier(classes=10).eval(), {"tiny": ComDefendPurifier(tiny_model())}, data=sample,
         attacks=["pgd"], epsilons=[BUDGET], limit=14, knowledge=["white-box"], checks=False,
     )  # fmt: skip
-    own = [r for r in made.results if r.defence == "tiny" and r.attack == "pgd" and "transfer" not in r.via]
-    own = [r for r in own if r.via != "spsa"]
+    own = [r for r in made.results if r.defence == "tiny" and r.threat_model and "transfer" not in r.via]
+    own = [r for r in own if r.via != "spsa" and r.attack != WORST]
+    assert {(r.attack, r.n) for r in own} == {("pgd:steps=10,step=0.25", 7), ("pgd", 14)}
     scanned, kept = ({r.via for r in own if r.n == n} for n in (7, 14))
     assert len(scanned) > 5
     assert len(kept) == 2

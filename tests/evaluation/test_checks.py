@@ -196,6 +196,25 @@ def test_the_report_holds_the_checks(classifier: nn.Module, sample: ImageSet, tm
     assert {c["name"] for c in json.loads(paths["checks"].read_text())} == ALWAYS
 
 
+def test_the_report_says_what_was_broken_of_each_defence_and_how(
+    classifier: nn.Module, sample: ImageSet, tmp_path: Path
+) -> None:
+    report = evaluate(
+        classifier, {"one": GradientKiller(), "two": Identity()}, data=sample, attacks=["pgd"], limit=12,
+        epsilons=[0.1], knowledge=["gray-box", "white-box"], protocols=["fixed"], checks=False, examples=0,
+    )  # fmt: skip
+    page = write_report(report, tmp_path)["page"].read_text()
+    broken = {
+        r.defence: r.fooled for r in report.results
+        if r.via == "autograd" and r.threat_model and r.threat_model.knowledge == "white-box"
+    }  # fmt: skip
+    assert broken["one"] == 0
+    assert (broken["two"] or 0) > 6
+    assert f"one 0, two {broken['two']}" in page
+    assert "<dt>pgd, fixed</dt>" in page
+    assert "<dt>pgd, fixed, white-box autograd</dt>" in page  # with more restarts and losses than gray-box
+
+
 @pytest.mark.parametrize(("made", "modes"), [("kill", []), ("code", ["--modes", "autograd"])])
 def test_strict_fails_where_the_gradient_is_hidden(
     made: str, modes: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

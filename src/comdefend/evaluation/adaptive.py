@@ -92,10 +92,9 @@ def white_box(
     if not modes and len(tried) > KEPT and images > ALL_MODES and budgets:
         some = min(SCAN, images // 2)
         probe = min((e for norm, e in budgets if norm == "linf" and e), default=8 / 255)
-        scanned = [
-            situation(PGD(steps=10, step=0.25), probe, mode, FEWEST if mode == ESTIMATED else some)
-            for mode in tried
-        ]
+        # Named by its settings, so that nobody takes it for the whole attack.
+        probing = PGD(steps=10, step=0.25, reference="pgd:steps=10,step=0.25")
+        scanned = [situation(probing, probe, mode, FEWEST if mode == ESTIMATED else some) for mode in tried]
         found += scanned
         order = sorted(scanned, key=scan)
         kept = tuple(s.via.split(",")[0] for s in order if not s.via.startswith(ESTIMATED))[:KEPT]

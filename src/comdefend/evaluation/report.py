@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from comdefend.atomic import write_json
 from comdefend.errors import RequestError
@@ -153,11 +154,16 @@ def _checks(checks: Sequence[Check]) -> str:
 
 
 def _situations(results: Sequence[Result]) -> str:
-    """Every attack on its own, with how many images it broke of the model that it was made on."""
+    """Every attack on its own, with how many images it broke of the model that it was made on: one for all
+    defences, or each defended classifier.
+    """
     names = defences(results)
     lines = []
     for row in rows([r for r in results if r.attack != WORST]):
-        broke = next((str(r.fooled) for r in row.results.values() if r.fooled is not None), "")
+        fooled = {label(name): r.fooled for name, r in row.results.items() if r.fooled is not None}
+        broke = ", ".join(f"{name} {count}" for name, count in fooled.items())
+        if len(set(fooled.values())) == 1:
+            broke = str(next(iter(fooled.values())))
         cells = [counted(row.results[name], results) if name in row.results else "" for name in names]
         lines.append([*row.words(), broke, *cells])
     return _table([*HEADINGS, "broke", *(label(n) for n in names)], lines, len(HEADINGS))
@@ -185,9 +191,15 @@ def _flags(results: Sequence[Result]) -> list[str]:
 
 def _again(results: Sequence[Result]) -> str:
     """Every setting that is needed to run it again."""
-    attacks = {
-        f"{r.attack}, {r.protocol}": r.settings for r in results if r.threat_model and r.attack != WORST
-    }
+    attacks: dict[str, dict[str, Any]] = {}
+    for r in results:
+        if r.threat_model and r.attack != WORST:
+            name = f"{r.attack}, {r.protocol}"
+            if (
+                attacks.get(name, r.settings) != r.settings
+            ):  # an attack has other settings by attacker and mode
+                name += f", {r.threat_model.knowledge} {r.via}"
+            attacks.setdefault(name, r.settings)
     made = {label(r.defence): r.defence_settings for r in results}
     lines = [
         f"<dt>{html.escape(name)}</dt><dd>{html.escape(json.dumps(settings))}</dd>"
