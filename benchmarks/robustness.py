@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from comdefend.cli import main as comdefend
+from comdefend.device import fast_dtype
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import ROOT, official
@@ -40,7 +41,7 @@ class Evaluation:
             "epsilons": str(self.epsilon), "knowledge": self.knowledge, "limit": "1000",
             # bfloat16 is checked against float32 by the evaluation itself. Few draws: the check of more
             # draws tells whether they are enough.
-            "dtype": "bfloat16", "draws": "5", "examples": "4", "output": str(output),
+            "dtype": fast_dtype("cpu"), "draws": "5", "examples": "4", "output": str(output),
         }  # fmt: skip
         words = ["evaluate", "--resume"]
         for key, value in chosen.items():

@@ -20,6 +20,7 @@ from comdefend import provenance, zoo
 from comdefend.attacks import FGSM
 from comdefend.classifiers import build_classifier, load_classifier
 from comdefend.data import ImageSet, load_data
+from comdefend.device import fast_dtype
 from comdefend.evaluation import wilson
 from comdefend.evaluation.reconstruction import reconstruction
 from comdefend.model import ComDefend, ComDefendConfig
@@ -48,7 +49,7 @@ def score_purifier(network: nn.Module, _: zoo.Facts, data: ImageSet) -> dict[str
 def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet) -> dict[str, Any]:
     """Accuracy; of a classifier that saw purified images only, on purified images."""
     reference = known.recipe["classifier"].get("purifier", "none")
-    purifier = load_purifier(reference, channels=data.channels, data=known.data, dtype="bfloat16")
+    purifier = load_purifier(reference, channels=data.channels, data=known.data, dtype=fast_dtype("cpu"))
 
     def logits(images: Tensor, _: Tensor) -> Tensor:
         with torch.no_grad():

@@ -123,6 +123,44 @@ def test_evaluate_writes_a_report_and_json(
     assert (tmp_path / "report" / "report.html").is_file()
 
 
+def test_evaluate_brings_photographs_to_one_size(
+    image_file: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image_file("photos/cat/a.png", size=(40, 30))
+    image_file("photos/dog/b.png", size=(30, 50))
+    words = [
+        "evaluate", "--classifier", "cifar10-resnet9-plain", "--data", tmp_path / "photos",
+        "--defences", "gaussian", "--attacks", "none", "--output", tmp_path / "report",
+    ]  # fmt: skip
+    assert run(*words) == 2
+    assert "--size" in capsys.readouterr().err
+    assert run(*words, "--size", 32) == 0
+    results = json.loads((tmp_path / "report" / "results.json").read_text())
+    assert all(result["n"] == 2 and result["data"].endswith("at 32x32") for result in results)
+
+
+def test_evaluate_resumes_with_the_same_code_only(tmp_path: Path) -> None:
+    net = tmp_path / "net.py"
+    code = (
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def forward(self, images):\n"
+        "        return +images.flatten(1)[:, :10]\n"
+    )
+    words = [
+        "evaluate", "--classifier", f"{net}:Net", "--data", "sample:cifar10", "--defences", "gaussian",
+        "--attacks", "none", "--limit", 40, "--output", tmp_path / "report", "--resume",
+    ]  # fmt: skip
+    found = []
+    for text in (code, code, code.replace("+images", "- images")):
+        net.write_text(text)
+        assert run(*words) == 0
+        found.append(json.loads((tmp_path / "report" / "results.json").read_text()))
+    assert found[0] == found[1]
+    assert {r["fingerprint"] for r in found[1]}.isdisjoint(r["fingerprint"] for r in found[2])
+    assert found[1][0]["right"] != found[2][0]["right"]
+
+
 def test_train_then_purify_with_what_was_trained(
     image_file: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -51,6 +52,29 @@ def test_a_folder_of_loose_images_has_none(image_file: Writer, tmp_path: Path) -
         data.labels()
     with pytest.raises(RequestError, match="images of 12x9 and 5x5 cannot form one batch"):
         data.pixels()
+
+
+def test_photographs_are_brought_to_one_size_by_their_middles(tmp_path: Path) -> None:
+    wide = np.zeros((10, 30, 3), dtype=np.uint8)
+    wide[:, 10:20] = 200  # the middle third of a wide picture is all that is left of it
+    for name, pixels in {"a": wide, "b": wide.transpose(1, 0, 2), "c": wide[:, 10:20]}.items():
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    data = load_data(str(tmp_path))
+    assert data.sizes() == {(30, 10), (10, 30), (10, 10)}
+    sized = data.sized(20).subset([0, 1, 2])
+    assert sized.sizes() == {(20, 20)}
+    assert sized.name.endswith("at 20x20")
+    pixels_of = sized.pixels()
+    assert pixels_of.shape == (3, 3, 20, 20)
+    assert pixels_of[:, :, 5:15, 5:15].min() == pixels_of[2].max() == 200
+
+
+def test_the_digest_is_that_of_pixels_and_labels(image_file: Writer, tmp_path: Path) -> None:
+    for name in ("cat/a.png", "dog/a.png"):  # the same picture with two labels
+        image_file(f"pets/{name}")
+    data = load_data(str(tmp_path / "pets"))
+    assert data.digest([0, 1]) == data.digest([0, 1]) != data.digest([1, 0])
+    assert data.digest([0]) != data.sized(5).digest([0])
 
 
 @pytest.mark.parametrize("labels", [[0.5, 1.5], [[0], [1]], [0, None], ["cat", "dog"]])

@@ -172,6 +172,10 @@ def evaluate(
         bool, typer.Option("--resume", help="Keep what the output folder holds of these very situations.")
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only so many images.")] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Bring images to this height and width: scaled, and the middle cut out."),
+    ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Images at a time; by default by their size.")
     ] = None,
@@ -185,6 +189,7 @@ def evaluate(
     json_: Json = False,
 ) -> None:
     """Accuracy of a classifier behind purifiers, clean and attacked, with a report to look at."""
+    from comdefend.data import load_data
     from comdefend.evaluation import evaluate as run_evaluation
     from comdefend.evaluation import read_results, write_results
     from comdefend.evaluation.report import PARTS, RESULTS, make_folder, write_report
@@ -201,7 +206,7 @@ def evaluate(
         report = run_evaluation(
             classifier,
             defences or ["comdefend"],
-            data=data,
+            data=load_data(data).sized(size) if size else data,
             attacks=names,
             epsilons=budgets,
             protocols=protocols,  # type: ignore[arg-type]

@@ -127,7 +127,7 @@ class ImageSet:
                 (h, w), (other_h, other_w) = arrays[0].shape[:2], array.shape[:2]
                 raise DifferentSizesError(
                     f"data {self.name!r}: images of {w}x{h} and {other_w}x{other_h} "
-                    "cannot form one batch; all must have one size here"
+                    "cannot form one batch; all must have one size here (evaluate: --size)"
                 )
             arrays.append(array)
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()

@@ -259,13 +259,17 @@ class _Run:
                 "seed": self.judge.seed,
                 "batch": self.judge.batch,
                 "classifier": self.network,
-                "defence": [name, self.digests[name], type(defence).__qualname__],
+                "defence": [name, self.digests[name], type(defence).__qualname__, _version(defence)],
                 "settings": defence.settings() if isinstance(defence, Purifier) else {},
                 "attack": [repr(attack), getattr(attack, "early", None), attack.version if attack else 0],
                 "threat": repr(threat),
                 "via": situation.via,
             }
         )
+
+
+def _version(defence: nn.Module) -> int:
+    return defence.version if isinstance(defence, Purifier) else 0
 
 
 @dataclass(frozen=True)

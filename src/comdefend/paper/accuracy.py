@@ -224,11 +224,12 @@ class _Laboratory:
     def fingerprint(self, cell: Cell) -> str:
         """A short hash of all that a cell's number depends on."""
         attack = find_attack(cell.attack, cell.protocol) if cell.protocol else None
+        purifier = self.purifiers[cell.row.purifier]
         depends = {
             "data": [self.data.name, self._pictures(cell.limit)],
             "seed": self.settings.seed,
             "classifier": self.digests[cell.classifier],
-            "purifier": [cell.row.purifier, self.purifiers[cell.row.purifier].settings()],
+            "purifier": [cell.row.purifier, purifier.settings(), purifier.version],
             "attack": [cell.attack, cell.protocol, cell.epsilon, repr(attack), _version(attack)],
         }
         return fingerprint(depends)

@@ -29,6 +29,8 @@ class Purifier(nn.Module, ABC):
     stochastic: bool = False
     image_channels: int | None = None
     gradient_modes: tuple[str, ...] = ()
+    version: int = 1
+    """Raised when a change of code changes what it makes, so that kept results are run again."""
 
     @abstractmethod
     def purify(self, images: Tensor) -> Tensor:
