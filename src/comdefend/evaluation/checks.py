@@ -1,9 +1,7 @@
 """Checks that an evaluation makes of itself: was the attacker weak, or the defence strong?
 
 Each gives a line with pass, warn or fail, a figure, and what it means. After Carlini et al., "On evaluating
-adversarial robustness", 2019; Tramer et al., "On adaptive attacks to adversarial example defenses", 2020;
-the planted example after Zimmermann et al., "Increasing confidence in adversarial robustness
-evaluations", 2022.
+adversarial robustness", 2019; Tramer et al., "On adaptive attacks to adversarial example defenses", 2020.
 """
 
 import copy
@@ -13,7 +11,7 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from comdefend.attacks import FGSM, PGD, Attack
 from comdefend.attacks.adaptive import ESTIMATED, AdaptiveView, gradient_modes
@@ -21,6 +19,7 @@ from comdefend.attacks.base import Goal
 from comdefend.attacks.iterative import ascend, gradient, random_start
 from comdefend.evaluation.adaptive import WORST, worst_cases
 from comdefend.evaluation.judge import Judge, Situation
+from comdefend.evaluation.planted import last_linear, plant
 from comdefend.evaluation.results import Result, ThreatModel, unpack
 from comdefend.purifiers import ComDefendPurifier
 
@@ -35,11 +34,6 @@ WIDE = (16 / 255, 32 / 255, 64 / 255, 128 / 255)
 
 NOISE_DRAWS = 1000
 EOT_DRAWS = (1, 5, 20, 50)
-PLANTED_AMONG = 48
-"""Harmless neighbours that a planted adversarial example is hidden among."""
-
-PLANTED_SHARE, CORNERS = 0.9, 64
-"""Where the planted one's threshold lies, as a share of its score; random corners that must not reach it."""
 
 Status = Literal["pass", "warn", "fail"]
 Curve = tuple[tuple[float, float], ...]
@@ -271,13 +265,13 @@ class Checks:
         )  # fmt: skip
 
     def planted(self) -> Iterator[Check]:
-        """A linear head that calls one corner of the budget adversarial and `PLANTED_AMONG` neighbours
+        """A linear head that calls one corner of the budget adversarial and its neighbours
         harmless: an attack that works finds its way to the planted one.
         """
-        layer = _last_linear(self.judge.classifier)
+        layer = last_linear(self.judge.classifier)
         found = made = 0
         for row in range(min(FEW_IMAGES, len(self.images))):
-            head = _plant(self._view(self.mode), layer, self.images[row : row + 1], self.epsilon)
+            head = plant(self._view(self.mode), layer, self.images[row : row + 1], self.epsilon)
             if head is None:
                 continue
             made += 1
@@ -440,63 +434,6 @@ def saturated(purifier: ComDefendPurifier, images: Tensor) -> float:
     with torch.no_grad():
         code = torch.sigmoid(purifier.model.com(images.to(purifier.dtype)).float())
     return float((code * (1 - code) == 0).float().mean())
-
-
-class _Head(nn.Module):
-    """Two logits from what goes into the last layer of the classifier behind a view."""
-
-    def __init__(self, view: AdaptiveView, layer: nn.Module | None) -> None:
-        super().__init__()
-        self.view, self.layer = view, layer
-        self.weights = torch.zeros(())
-
-    def features(self, images: Tensor) -> Tensor:
-        """N x D, with a column of ones; without such a layer the logits are the features."""
-        caught: list[Tensor] = []
-        hook = self.layer.register_forward_pre_hook(lambda _, x: caught.append(x[0])) if self.layer else None
-        try:
-            logits = self.view(images)
-        finally:
-            if hook:
-                hook.remove()
-        found = torch.stack(caught).mean(0).flatten(1) if caught else logits
-        # The view's zero gradient for defences that pass none back travels with the logits.
-        found = found + 0 * logits.sum(1, keepdim=True)
-        return torch.cat([found, torch.ones_like(found[:, :1])], 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        score = self.features(images) @ self.weights
-        return torch.stack([-score, score], 1)
-
-
-def _plant(view: AdaptiveView, layer: nn.Module | None, image: Tensor, epsilon: float) -> _Head | None:
-    """A head that tells one random corner of the budget from neighbours; None where none can."""
-    head = _Head(view, layer)
-    inner = random_start(image.expand(PLANTED_AMONG, -1, -1, -1), 0.5 * epsilon, "linf")
-    sign = torch.where(torch.rand_like(image) < 0.5, -1.0, 1.0).to(image.dtype)
-    corners = torch.where(torch.rand(CORNERS, *image.shape[1:]) < 0.5, -1.0, 1.0).to(image)
-    points = torch.cat([image, inner, (image + epsilon * sign).clamp(0, 1)])
-    wanted = torch.full((len(points),), -1.0, device=image.device)
-    wanted[-1] = 1.0
-    with torch.no_grad():
-        features = head.features(points).float()
-    # The shortest weights that fit: least squares, scaled so that no feature counts for its size.
-    scale = features.std(0).clamp_min(1e-6)
-    scale[-1] = 1.0
-    head.weights = torch.linalg.lstsq(features / scale, wanted, driver="gelsd").solution / scale
-    # Nearly as high as the planted one, so that a gradient which points anywhere near does not do.
-    scores = features @ head.weights
-    head.weights[-1] -= PLANTED_SHARE * scores[-1]
-    scores = scores - PLANTED_SHARE * scores[-1]
-    with torch.no_grad():
-        chance = head.features((image + epsilon * corners).clamp(0, 1)).float() @ head.weights
-    apart = bool(scores[-1] > 0) and bool((scores[:-1] < 0).all()) and bool((chance < 0).all())
-    return head if apart else None
-
-
-def _last_linear(classifier: nn.Module) -> nn.Module | None:
-    found = [module for module in classifier.modules() if isinstance(module, nn.Linear)]
-    return found[-1] if found else None
 
 
 def _mode(result: Result) -> str:
