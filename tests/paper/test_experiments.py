@@ -113,12 +113,12 @@ def test_a_training_that_was_killed_is_gone_on_with(
 
 def test_figure3_draws_all_parts_twice(settings: Settings, tmp_path: Path) -> None:
     (part,) = run("figure3", settings, output=tmp_path)
-    assert [len(line) for line in part.grids[0].lines] == [2, 2, 2]  # of one step all stages are one
+    assert [len(line) for line in part.grids[0].lines] == [2, 2, 2, 2]  # of one step all stages are one
     assert show("figure3", tmp_path) == [part]
     root = ElementTree.parse(tmp_path / "figure3.svg").getroot()
     assert root.tag.endswith("svg")
     with Image.open(tmp_path / "figure3.png") as picture:
-        assert picture.height > picture.width  # seven rows of five images
+        assert picture.height > picture.width  # nine rows of five images
 
 
 def test_figure4_is_drawn_from_table5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,14 +45,16 @@ class Point:
     bits: int = 12
     lam: float = 0.0001
     phi: float = 20.0
+    gain: float = 20.0
 
     @property
     def overrides(self) -> list[str]:
-        return [f"purifier.bits={self.bits}", f"purifier.lam={self.lam}", f"purifier.phi={self.phi}"]
+        return [f"purifier.{key}={value}" for key, value in asdict(self).items()]
 
     @property
     def name(self) -> str:
-        return f"bits{self.bits}-lambda{self.lam:g}-phi{self.phi:g}"
+        scaled = "" if self.gain == Point.gain else f"-gain{self.gain:g}"
+        return f"bits{self.bits}-lambda{self.lam:g}-phi{self.phi:g}{scaled}"
 
 
 def points_of_table4(*, full: bool) -> list[Point]:
