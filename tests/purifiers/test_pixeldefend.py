@@ -75,6 +75,12 @@ def test_purified_images_are_likelier_and_within_epsilon(channels: int) -> None:
     torch.testing.assert_close(PixelDefend(model, epsilon=0)(images), images)
 
 
+def test_images_between_two_levels_move_no_farther() -> None:
+    images = torch.rand(2, 1, 5, 4, generator=torch.Generator().manual_seed(3))
+    purified = PixelDefend(tiny(1), epsilon=2 / 255)(images)
+    assert (purified - images).abs().max() <= 2 / 255 + 2e-6
+
+
 def test_the_first_value_is_the_likeliest_of_its_window() -> None:
     model, images = tiny(1), bytes_(1, 1, 3, 3)
     reach = 20

@@ -91,6 +91,8 @@ def test_someone_elses_purifier_is_a_factory_in_a_file(tmp_path: Path) -> None:
         ("comdefend:colour=red", "colour"),
         ("comdefend:weights=nothing", "no weights named 'nothing'"),
         ("comdefend:dtype=int8", "dtype is 'int8'"),
+        ("comdefend:noise=abc", "noise is 'abc'; it must be a number"),
+        ("pixeldefend:epsilon=abc", "epsilon is 'abc'"),
         ("jpeg:dtype=float32", "no option 'dtype'"),
         ("none:data=cifar10", "no option 'data'"),
         ("comdefend:channels=3", "no option 'channels'"),

@@ -192,14 +192,16 @@ class Checks:
         once, twice = (self._accuracy(self._pgd(steps=n), self.epsilon) for n in (20, 40))
         yield self._line(
             "twice the steps", "pass" if not self._more(once, twice) else "fail",
-            f"{once:.1%} after 20, {twice:.1%} after 40", "the attack had converged",
+            f"{once:.1%} after 20, {twice:.1%} after 40",
+            f"the attack had converged, as far as {len(self.images)} images tell",
         )  # fmt: skip
 
     def restarts(self) -> Iterator[Check]:
         once, twice = (self._accuracy(self._pgd(restarts=n), self.epsilon) for n in (3, 6))
         yield self._line(
             "twice the restarts", "pass" if not self._more(once, twice) else "fail",
-            f"{once:.1%} with 3, {twice:.1%} with 6", "more starting points find nothing new",
+            f"{once:.1%} with 3, {twice:.1%} with 6",
+            f"more starting points find nothing new, as far as {len(self.images)} images tell",
         )  # fmt: skip
 
     def other_attackers(self) -> Iterator[Check]:

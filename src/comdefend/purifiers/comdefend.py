@@ -61,6 +61,10 @@ class ComDefendPurifier(Purifier):
         for key, value in {"tile": tile, "halo": halo, "pixels_at_once": pixels_at_once}.items():
             if not isinstance(value, int | None):
                 raise RequestError(f"{key} is {value!r}; it must be a whole number of pixels")
+        if not isinstance(noise, int | float):
+            raise RequestError(
+                f"noise is {noise!r}; it must be a number, the standard deviation on the logits"
+            )
         halo = model.config.reach if halo is None else halo
         if tile < 1 or pixels_at_once < 1 or halo < 0 or not 0 <= noise < inf:
             raise RequestError(

@@ -16,6 +16,8 @@ from comdefend.errors import RequestError
 from comdefend.purifiers.base import Purifier
 from comdefend.purifiers.pixelcnn import PixelCNN, PixelCNNConfig
 
+ROUNDING = 1e-6
+
 
 class PixelDefend(Purifier):
     """Greedy and sequential: pixel after pixel, channel after channel, each given the new ones before it.
@@ -56,7 +58,10 @@ class PixelDefend(Purifier):
         # The model knows 256 levels; so do images from files.
         levels = (images.detach() * 255).round() / 255
         walked = [self.model.walk(part.to(own), choose) for part in levels.split(self.batch)]
-        return torch.cat(walked).to(images.dtype)
+        moved = torch.cat(walked).to(images.dtype)
+        # From a value between two levels the way to the farthest candidate is half a level longer.
+        farthest = self.epsilon + ROUNDING
+        return moved.clamp(images - farthest, images + farthest)
 
     def settings(self) -> dict[str, Any]:
         return {**self.origin, "epsilon": self.epsilon}
@@ -74,6 +79,8 @@ def load_pixeldefend(
 
     By default the weights that were trained on the data set `data`, and else those for `channels`.
     """
+    if not isinstance(epsilon, int | float):
+        raise RequestError(f"epsilon is {epsilon!r}; it must be a number, in units of 1/255")
     find_dtype(dtype)  # always computed in float32: likelihoods differ by little
     name = zoo.default("pixelcnn", channels=channels, data=data) if weights is None else str(weights)
     known, tensors = zoo.read(name, kind="pixelcnn")
