@@ -60,9 +60,9 @@ def test_photographs_are_brought_to_one_size_by_their_middles(tmp_path: Path) ->
     for name, pixels in {"a": wide, "b": wide.transpose(1, 0, 2), "c": wide[:, 10:20]}.items():
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     data = load_data(str(tmp_path))
-    assert data.sizes() == {(30, 10), (10, 30), (10, 10)}
+    assert data.sizes(range(3)) == {(30, 10), (10, 30), (10, 10)}
     sized = data.sized(20).subset([0, 1, 2])
-    assert sized.sizes() == {(20, 20)}
+    assert sized.sizes([1]) == {(20, 20)}
     assert sized.name.endswith("at 20x20")
     pixels_of = sized.pixels()
     assert pixels_of.shape == (3, 3, 20, 20)

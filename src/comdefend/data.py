@@ -162,11 +162,11 @@ class ImageSet:
         name = f"{self.name} at {side}x{side}"
         return ImageSet(self._rows, name=name, split=self.split, side=side)
 
-    def sizes(self) -> set[tuple[int, int]]:
-        """All sizes of the images, (width, height)."""
+    def sizes(self, indices: Sequence[int]) -> set[tuple[int, int]]:
+        """The sizes of these images, (width, height)."""
         if self._side is not None:
             return {(self._side, self._side)}
-        return {self._pil(index).size for index in range(len(self))}
+        return {self._pil(index).size for index in indices}
 
     def digest(self, indices: Sequence[int]) -> str:
         """Sixteen hexadecimal digits of these images and their labels, where they have them."""

@@ -77,10 +77,12 @@ def run_table(
     for protocol in settings.protocols:
         check_protocol(protocol)
     data = load_data(settings.data or table.data)
-    if len(data.sizes()) > 1:
+    limits = {cell.limit for cell in cells_of(table, settings)}
+    rows = sorted({row for limit in limits for row in data.pick(limit, seed=settings.seed)})
+    if len(data.sizes(rows)) > 1:
         data = data.sized(table.side)
     lab = _Laboratory(data, settings)
-    missing = lab.prepare(table)
+    missing = lab.prepare(table, rows[:2])
     cells = [cell for cell in cells_of(table, settings) if cell.row not in missing]
     file = output / f"{table.name}.json"
     known = read_results(file) if file.is_file() else []
@@ -167,10 +169,11 @@ class _Laboratory:
         self.digests: dict[str, str] = {}
         self.pictures: dict[int, str] = {}
 
-    def prepare(self, table: AccuracyTable) -> dict[Row, str]:
-        """Load all that a table needs; the rows that cannot be run, with the reason."""
+    def prepare(self, table: AccuracyTable, few: Sequence[int]) -> dict[Row, str]:
+        """Load all that a table needs, tried on a few of the images; the rows that cannot be run, with
+        the reason.
+        """
         missing: dict[Row, str] = {}
-        few = [0, min(1, len(self.data) - 1)]
         images, labels = self.data.images(few), self.data.labels()
         for row in table.rows:
             name = self.settings.classifier or table.classifier + row.classifier
