@@ -205,7 +205,8 @@ class _Run:
         return self.found[situation][0].accuracy
 
     def _one(self, situation: Situation) -> None:
-        prints = {name: self._fingerprint(situation, name) for name in situation.defences}
+        target = digest(situation.target)
+        prints = {name: self._fingerprint(situation, name, target) for name in situation.defences}
         kept = [self.known[p] for p in prints.values() if p in self.known]
         if len(kept) == len(prints):
             self.done += self.judge.count(situation.limit)
@@ -249,13 +250,13 @@ class _Run:
         self.tell(title)
         self.done += 1
 
-    def _fingerprint(self, situation: Situation, name: str) -> str:
+    def _fingerprint(self, situation: Situation, name: str, target: str) -> str:
         attack, threat, defence = situation.attack, situation.threat_model, self.judge.defences[name]
         return fingerprint(
             {
                 "data": self.judge.data.name,
                 "images": [self.images, len(self.judge.chosen[: situation.limit])],
-                "target": digest(situation.target),
+                "target": target,
                 "seed": self.judge.seed,
                 "batch": self.judge.batch,
                 "classifier": self.network,

@@ -4,7 +4,6 @@ The paper trains each for 30 epochs on a GPU; here every point gets the same few
 `cifar10`, so that a table fits two cores, and the table says how many.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import load_data
 from comdefend.errors import RequestError
 from comdefend.evaluation import wilson
-from comdefend.evaluation.fingerprint import digest
+from comdefend.evaluation.fingerprint import digest, fingerprint
 from comdefend.evaluation.reconstruction import reconstruction
 from comdefend.paper.numbers import BITS, GRID
 from comdefend.paper.settings import Grid, Progress, Settings, Shown
@@ -211,7 +210,7 @@ def point_recipe(point: Point, settings: Settings, *, steps: int) -> Recipe:
 
 
 def _hash(recipe: Recipe) -> str:
-    return hashlib.sha256(json.dumps(recipe.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
+    return fingerprint(recipe.to_dict())[:8]
 
 
 def trained(point: Point, settings: Settings, *, steps: int) -> Path:

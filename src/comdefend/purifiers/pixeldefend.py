@@ -17,6 +17,7 @@ from comdefend.purifiers.base import Purifier
 from comdefend.purifiers.pixelcnn import PixelCNN, PixelCNNConfig
 
 ROUNDING = 1e-6
+"""By how much a level may miss the budget without being moved."""
 
 
 class PixelDefend(Purifier):

@@ -58,7 +58,7 @@ class ClassifierTraining(Training):
         self.labels = data.labels()
         if int(self.labels.min()) < 0:
             raise RequestError(f"data {data.name!r}: a label is {int(self.labels.min())}; they start at 0")
-        side = max(data.array(0).shape[:2])
+        side = min(data.array(0).shape[:2])
         if recipe.classifier.shift >= side:
             raise RequestError(
                 f"classifier.shift is {recipe.classifier.shift}; images are {side} pixels wide"
