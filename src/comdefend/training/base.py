@@ -1,6 +1,7 @@
 """What every training shares: batches, optimiser, schedule, scores, the check for NaN."""
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import lightning
@@ -13,9 +14,21 @@ from comdefend.errors import WorkError
 from comdefend.training.batches import Batches, seeded
 from comdefend.training.optimisers import make_optimiser, schedule_factor
 from comdefend.training.recipe import Recipe
+from comdefend.zoo import Kind
 
 VALIDATION_SIDE = 128
 """Validation images larger than this, and than the crop of the recipe, are cut to their middle."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A network that a training leaves: the stem of its file, its name, what it is, and what rebuilds it."""
+
+    file: str
+    name: str
+    kind: Kind
+    network: nn.Module
+    architecture: dict[str, Any]
 
 
 class Training(lightning.LightningModule):
@@ -28,6 +41,8 @@ class Training(lightning.LightningModule):
     network: nn.Module
     score_name: str
     """What validation measures, as logs and facts call it."""
+    also: tuple[str, ...] = ()
+    """What else validation measures, in the same unit."""
     unit: str = ""
     """What follows the score where people read it."""
     shift, flip = 0, False
@@ -82,8 +97,11 @@ class Training(lightning.LightningModule):
     def architecture(self) -> dict[str, Any]:
         """The arguments that rebuild the network, for the facts."""
 
-    def finish(self) -> None:
-        """Called once after the last step, before the weights are written."""
+    def parts(self) -> list[Part]:
+        """What was trained, called once after the last step; first what the recipe is named for."""
+        kind = self.recipe.trains
+        assert kind != "pair"
+        return [Part("weights", self.recipe.name, kind, self.network, self.architecture())]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["recipe"] = self.recipe.to_dict()

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from comdefend import zoo
@@ -55,36 +55,13 @@ class ClassifierTraining(Training):
 
     def __init__(self, recipe: Recipe, data: ImageSet, validation: ImageSet, *, cache: Path) -> None:
         super().__init__(recipe, data, validation, data.channels)
-        self.labels = data.labels()
-        if int(self.labels.min()) < 0:
-            raise RequestError(f"data {data.name!r}: a label is {int(self.labels.min())}; they start at 0")
-        side = min(data.array(0).shape[:2])
-        if recipe.classifier.shift >= side:
-            raise RequestError(
-                f"classifier.shift is {recipe.classifier.shift}; images are {side} pixels wide"
-            )
         self.shift, self.flip = recipe.classifier.shift, recipe.classifier.flip
         self.cache = cache
-        self.network = build_classifier(
-            recipe.classifier.architecture,
-            channels=data.channels,
-            classes=int(self.labels.max()) + 1,
-            seed=recipe.seed,
-            **recipe.classifier.options(),
-        )
-        if recipe.classifier.start is not None:
-            _, tensors = zoo.read(recipe.classifier.start, kind="classifier")
-            zoo.fill(self.network, tensors, name=recipe.classifier.start)
-            self.network.train().requires_grad_(True)
+        self.network = new_classifier(recipe, data)
         channels_last(self.network)
 
     def architecture(self) -> dict[str, Any]:
-        return {
-            "architecture": self.recipe.classifier.architecture,
-            "channels": self.channels,
-            "classes": int(self.labels.max()) + 1,
-            **self.recipe.classifier.options(),
-        }
+        return classifier_architecture(self.recipe, self.data)
 
     def training_pixels(self) -> Tensor | None:
         if self.recipe.classifier.purifier == "none":
@@ -146,6 +123,34 @@ class ClassifierTraining(Training):
         with replacing(file) as temporary:
             save_file({"pixels": purified}, temporary)
         return purified
+
+
+def new_classifier(recipe: Recipe, data: ImageSet) -> nn.Module:
+    """The classifier of a recipe, fresh or with the weights that it starts from, ready to be trained.
+
+    Raises `RequestError` where the data's labels or sizes are none to train on.
+    """
+    labels, side = data.labels(), min(data.array(0).shape[:2])
+    if int(labels.min()) < 0:
+        raise RequestError(f"data {data.name!r}: a label is {int(labels.min())}; they start at 0")
+    if recipe.classifier.shift >= side:
+        raise RequestError(f"classifier.shift is {recipe.classifier.shift}; images are {side} pixels wide")
+    network = build_classifier(**classifier_architecture(recipe, data), seed=recipe.seed)
+    if recipe.classifier.start is not None:
+        _, tensors = zoo.read(recipe.classifier.start, kind="classifier")
+        zoo.fill(network, tensors, name=recipe.classifier.start)
+        network.train().requires_grad_(True)
+    return network
+
+
+def classifier_architecture(recipe: Recipe, data: ImageSet) -> dict[str, Any]:
+    """The arguments of `build_classifier` for a recipe's classifier."""
+    return {
+        "architecture": recipe.classifier.architecture,
+        "channels": data.channels,
+        "classes": int(data.labels().max()) + 1,
+        **recipe.classifier.options(),
+    }
 
 
 def cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:

@@ -15,7 +15,7 @@ from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import ImageSet
 from comdefend.image import code_picture, picture_grid, psnr
 from comdefend.model import ComDefend, channels_last, comdefend_loss, initialise
-from comdefend.training.base import Training
+from comdefend.training.base import Part, Training
 from comdefend.training.recipe import Recipe
 
 
@@ -81,8 +81,9 @@ class PurifierTraining(Training):
     def architecture(self) -> dict[str, Any]:
         return self.network.config.to_dict()
 
-    def finish(self) -> None:
+    def parts(self) -> list[Part]:
         self.network.com.fold_gain()
+        return super().parts()
 
 
 def with_noise(images: Tensor, most: float, *, generator: torch.Generator) -> Tensor:

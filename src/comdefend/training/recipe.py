@@ -85,6 +85,31 @@ class ClassifierOptions:
 
 
 @dataclass(frozen=True)
+class PairOptions:
+    """How a classifier (that of `ClassifierOptions`) is trained behind a purifier; see `pair.py`.
+
+    `purifier`: a reference of a comdefend to begin with, or "none". `tuned`: its networks are trained too,
+    through the hard code, whose gradient is that of `mode`. `noise`: as for `PurifierOptions`, before the
+    purifier. `attack`: "pgd" attacks `share` of every batch, in `steps` of `step` (a fraction of epsilon)
+    from a random point within `epsilon` (in units of 1/255), with the `knowledge` of the classifier alone
+    or of both. `average`: how much of the running mean of the weights stays at each step; the mean is what
+    is kept (0: the last weights are).
+    """
+
+    purifier: str = "none"
+    tuned: bool = False
+    mode: str = "straight-through"
+    noise: float = 0.0
+    attack: Literal["none", "pgd"] = "none"
+    knowledge: Literal["gray-box", "white-box"] = "white-box"
+    epsilon: float = 8.0
+    steps: int = 1
+    step: float = 1.25
+    share: float = 1.0
+    average: float = 0.0
+
+
+@dataclass(frozen=True)
 class PixelCNNOptions:
     """The PixelCNN that is trained: the fields of `PixelCNNConfig`."""
 
@@ -123,7 +148,7 @@ class Recipe:
     where the device has instructions for it and float32 elsewhere; the facts of the weights say which it was.
     """
 
-    trains: Kind
+    trains: Kind | Literal["pair"]
     data: str
     batch: int
     learning_rate: float
@@ -133,6 +158,7 @@ class Recipe:
     classifier: ClassifierOptions = field(default_factory=ClassifierOptions)
     pixelcnn: PixelCNNOptions = field(default_factory=PixelCNNOptions)
     denoiser: DenoiserOptions = field(default_factory=DenoiserOptions)
+    pair: PairOptions = field(default_factory=PairOptions)
     crop: int | None = None
     optimiser: Literal["adam", "sgd", "muon"] = "adam"
     side_learning_rate: float = 1e-3
@@ -174,6 +200,19 @@ class Recipe:
             )
         if self.purifier.guides and self.crop:
             raise RequestError(f"recipe {self.name!r}: guides judge whole images; leave out crop")
+        pair = self.pair
+        if not (0 <= pair.noise <= 255 and pair.steps >= 1 and 0 < pair.step <= 2):
+            raise RequestError(
+                f"recipe {self.name!r}: pair.noise is {pair.noise}, pair.steps {pair.steps}, pair.step "
+                f"{pair.step}; noise must be from 0 to 255, steps at least 1, step above 0 and at most 2"
+            )
+        if not (0 < pair.share <= 1 and 0 <= pair.average < 1):
+            raise RequestError(
+                f"recipe {self.name!r}: pair.share is {pair.share}, pair.average {pair.average}; "
+                "share must lie above 0 and at most at 1, average from 0 to below 1"
+            )
+        if pair.tuned and pair.purifier == "none":
+            raise RequestError(f"recipe {self.name!r}: pair.tuned needs a pair.purifier")
         if not 0 <= self.warmup < 1:
             raise RequestError(f"recipe {self.name!r}: warmup is {self.warmup}; it must be in [0, 1)")
         if self.schedule == "exponential" and not self.final_learning_rate:
@@ -184,7 +223,7 @@ class Recipe:
             raise RequestError(
                 f"recipe {self.name!r}: classifier.widths must be two numbers or more, from 1 up"
             )
-        for epsilon in (options.epsilon, self.denoiser.epsilon):
+        for epsilon in (options.epsilon, self.denoiser.epsilon, pair.epsilon):
             if not 0 < epsilon <= 255:
                 raise RequestError(
                     f"recipe {self.name!r}: epsilon is {epsilon}; it must lie above 0 and at most at 255"
@@ -205,7 +244,10 @@ class Recipe:
         return max(1, images // self.batch)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        settings = asdict(self)
+        if self.trains != "pair":  # runs from before there were pairs stay what they were
+            del settings["pair"]
+        return settings
 
 
 def recipe_names() -> list[str]:

@@ -22,6 +22,7 @@ from comdefend.errors import RequestError, WorkError
 from comdefend.training.base import Training
 from comdefend.training.classifier import ClassifierTraining
 from comdefend.training.denoiser import DenoiserTraining
+from comdefend.training.pair import PairTraining
 from comdefend.training.pixelcnn import PixelCNNTraining
 from comdefend.training.purifier import PurifierTraining
 from comdefend.training.recipe import PRECISIONS, Recipe
@@ -57,13 +58,16 @@ class Progress(Callback):
         done = trainer.global_step - self.first_step
         if trainer.sanity_checking or not done:
             return
-        score = float(trainer.callback_metrics[pl_module.score_name])
+        names = (pl_module.score_name, *pl_module.also)
         rate = done / (time.monotonic() - self.started)
         left = (pl_module.total_steps - trainer.global_step) / rate
-        shown = f"{100 * score if pl_module.unit == '%' else score:.2f} {pl_module.unit}"
+        scale = 100 if pl_module.unit == "%" else 1
+        shown = "  ".join(
+            f"{name} {scale * float(trainer.callback_metrics[name]):.2f} {pl_module.unit}" for name in names
+        )
         log.info(
-            "step %d/%d  %s %s  loss %.5f  %.1f images/s  %s left",
-            trainer.global_step, pl_module.total_steps, pl_module.score_name, shown,
+            "step %d/%d  %s  loss %.5f  %.1f images/s  %s left",
+            trainer.global_step, pl_module.total_steps, shown,
             float(trainer.callback_metrics.get("loss", float("nan"))),
             rate * pl_module.recipe.batch, f"{int(left // 60)}:{int(left % 60):02d}",
         )  # fmt: skip
@@ -154,6 +158,8 @@ def _module(recipe: Recipe, output: Path) -> Training:
         return PurifierTraining(recipe, data, validation, grids=output / "grids")
     if recipe.trains == "classifier":
         return ClassifierTraining(recipe, data, validation, cache=output)
+    if recipe.trains == "pair":
+        return PairTraining(recipe, data, validation)
     if recipe.trains == "pixelcnn":
         return PixelCNNTraining(recipe, data, validation)
     return DenoiserTraining(recipe, data, validation)
@@ -209,17 +215,28 @@ def _trainer(
 
 def _finish(module: Training, trainer: lightning.Trainer, output: Path) -> zoo.Facts:
     recipe = module.recipe
-    module.finish()
+    parts = module.parts()
     hardware = provenance.hardware()
     machine = hardware.get("gpu", f"{hardware['cores']} processor cores")
-    score = float(trainer.callback_metrics[module.score_name])
-    known = zoo.Facts(
-        name=recipe.name,
-        kind=recipe.trains,
-        architecture=module.architecture(),
-        data=recipe.data,
-        made=f"recipe {recipe.name}, {module.total_steps} steps, torch {torch.__version__}, {machine}",
-        recipe=recipe.to_dict(),
-        scores={f"validation_{module.score_name}": score, "images": len(module.validation)},
-    )
-    return zoo.write(module.network, known, output / WEIGHTS)
+    measured = {
+        f"validation_{name}": float(trainer.callback_metrics[name])
+        for name in (module.score_name, *module.also)
+    }
+    made = f"recipe {recipe.name}, {module.total_steps} steps, torch {torch.__version__}, {machine}"
+    written = [
+        zoo.write(
+            part.network,
+            zoo.Facts(
+                name=part.name,
+                kind=part.kind,
+                architecture=part.architecture,
+                data=recipe.data,
+                made=made,
+                recipe=recipe.to_dict(),
+                scores={**measured, "images": len(module.validation)},
+            ),
+            (output / part.file).with_suffix(".safetensors"),
+        )
+        for part in parts
+    ]
+    return written[0]

@@ -1,0 +1,169 @@
+"""Training a classifier behind a purifier under attack, and, where asked for, both networks together.
+
+Not the paper's. Two uses, told apart by what the attacker of the training knows (`pair.knowledge`):
+
+"gray-box": the classifier alone is attacked and its images are purified afterwards, so that the
+classifier learns what is left of a perturbation behind its purifier. Assumes that the attacker does
+not know the purifier.
+
+"white-box": adversarial training (Madry et al., "Towards deep learning models resistant to adversarial
+attacks", 2018) of classifier and purifier as one network, through the hard code; with `steps: 1` the
+fast form (Wong et al., "Fast is better than free", 2020). Assumes the norm and budget trained with.
+Known break: the fast form may overfit to its single step all at once; validation attacks with several
+steps and so would show it.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from comdefend.attacks import PGD
+from comdefend.data import ImageSet
+from comdefend.errors import RequestError
+from comdefend.model import channels_last
+from comdefend.purifiers import ComDefendPurifier, load_purifier
+from comdefend.training.base import Part, Training
+from comdefend.training.batches import seeded
+from comdefend.training.classifier import classifier_architecture, cutout, new_classifier
+from comdefend.training.purifier import with_noise
+from comdefend.training.recipe import Recipe
+
+WATCH = PGD(steps=10, step=0.25)
+"""What validation attacks with, whatever training does."""
+
+
+class Pair(nn.Module):
+    """A classifier, behind the purifier it is trained for; without one (None), alone.
+
+    `mode`: how the purifier passes gradients, see `Purifier.through`.
+    """
+
+    def __init__(self, purifier: ComDefendPurifier | None, classifier: nn.Module, *, mode: str) -> None:
+        super().__init__()
+        self.purifier, self.classifier, self.mode = purifier, classifier, mode
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.purified(images))
+        return logits
+
+    def purified(self, images: Tensor) -> Tensor:
+        if self.purifier is None:
+            return images
+        if torch.is_grad_enabled():
+            return self.purifier.through(images, self.mode)
+        # Without tiles: training images are small.
+        return self.purifier.model(images)  # type: ignore[no-any-return]
+
+
+class PairTraining(Training):
+    """Cross-entropy on attacked and clean images, validated by accuracy, clean and under `WATCH`."""
+
+    network: Pair
+    score_name, unit = "accuracy", "%"
+    also = ("robust_accuracy",)
+
+    def __init__(self, recipe: Recipe, data: ImageSet, validation: ImageSet) -> None:
+        super().__init__(recipe, data, validation, data.channels)
+        self.options = recipe.pair
+        self.shift, self.flip = recipe.classifier.shift, recipe.classifier.flip
+        classifier = new_classifier(recipe, data)
+        purifier = None
+        if self.options.purifier != "none":
+            loaded = load_purifier(self.options.purifier, channels=data.channels, data=recipe.data)
+            if not isinstance(loaded, ComDefendPurifier):
+                raise RequestError(
+                    f"recipe {recipe.name!r}: pair.purifier is {self.options.purifier!r}; it must be "
+                    "none or a comdefend, whose networks can be trained"
+                )
+            if not loaded.knows(self.options.mode):
+                raise RequestError(
+                    f"recipe {recipe.name!r}: pair.mode is {self.options.mode!r}; known: "
+                    f"{', '.join(loaded.gradient_modes)}"
+                )
+            loaded.requires_grad_(self.options.tuned)
+            purifier = loaded
+        self.network = Pair(purifier, classifier, mode=self.options.mode)
+        channels_last(self.network)
+        self.averaged = (
+            AveragedModel(
+                self.network, multi_avg_fn=get_ema_multi_avg_fn(self.options.average), use_buffers=True
+            )
+            if self.options.average
+            else None
+        )
+
+    @property
+    def judged(self) -> Pair:
+        """The network that is validated and kept: with the mean of the weights where there is one."""
+        return self.network if self.averaged is None else self.averaged.module  # type: ignore[return-value]
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, labels = batch
+        options, random = self.options, self.random()
+        if self.recipe.classifier.cutout:
+            images = cutout(images, self.recipe.classifier.cutout, random)
+        images = with_noise(images, options.noise / 255, generator=random)
+        if options.attack != "none":
+            many = round(options.share * len(images))
+            images = torch.cat([self._attacked(images[:many], labels[:many]), images[many:]])
+        images = images.contiguous(memory_format=torch.channels_last)
+        logits = self.network(images) if options.tuned else self._behind(images)
+        loss = functional.cross_entropy(
+            logits, labels, label_smoothing=self.recipe.classifier.label_smoothing
+        )
+        self.stop_on_nan(loss)
+        self.log("loss", loss)
+        return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.network)
+
+    def on_validation_epoch_start(self) -> None:
+        self.judged.eval()
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        images, labels = batch
+        pair = self.judged
+        self.report((pair(images).argmax(1) == labels).float().mean())
+        if batch_idx >= max(1, len(self.validation) // 400):  # a quarter will do: attacks take their time
+            return
+        with torch.inference_mode(False), torch.enable_grad():
+            attacked = self._attack(WATCH, pair, images.clone(), labels.clone(), batch_idx)
+        right = (pair(attacked).argmax(1) == labels).float().mean()
+        self.log("robust_accuracy", right, on_epoch=True, sync_dist=True)
+
+    def _behind(self, images: Tensor) -> Tensor:
+        """The logits behind a purifier that is not trained."""
+        with torch.no_grad():
+            purified = self.network.purified(images)
+        logits: Tensor = self.network.classifier(purified)
+        return logits
+
+    def _attacked(self, images: Tensor, labels: Tensor) -> Tensor:
+        attack = PGD(steps=self.options.steps, step=self.options.step)
+        return self._attack(attack, self.network, images, labels, self.global_step)
+
+    def _attack(self, attack: PGD, pair: Pair, images: Tensor, labels: Tensor, draw: int) -> Tensor:
+        target: nn.Module = pair if self.options.knowledge == "white-box" else pair.classifier
+        cuda = [self.device] if self.device.type == "cuda" else []
+        # The random start is drawn from torch's global numbers; the training's own are functions of its step.
+        with torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(seeded(self.recipe.seed, 6, draw).initial_seed() % 2**63)
+            return attack(target, images, labels, epsilon=self.options.epsilon / 255)
+
+    def architecture(self) -> dict[str, Any]:
+        return classifier_architecture(self.recipe, self.data)
+
+    def parts(self) -> list[Part]:
+        """The classifier, and the purifier where it was trained: of `x-resnet9` it is named `x`."""
+        name, pair = self.recipe.name, self.judged
+        found = [Part("weights", name, "classifier", pair.classifier, self.architecture())]
+        if pair.purifier is not None and self.options.tuned:
+            stem = name.removesuffix(f"-{self.recipe.classifier.architecture}")
+            own, model = (stem if stem != name else f"{name}-purifier"), pair.purifier.model
+            found.append(Part("purifier", own, "purifier", model, model.config.to_dict()))
+        return found

@@ -1,0 +1,110 @@
+"""Training a classifier behind a purifier, and both together."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from comdefend import zoo
+from comdefend.classifiers import load_classifier
+from comdefend.errors import RequestError
+from comdefend.model import ComDefend, ComDefendConfig, initialise
+from comdefend.purifiers import load_comdefend
+from comdefend.training import Recipe, load_recipe, start
+
+
+@pytest.fixture
+def purifier(tmp_path: Path) -> Path:
+    """Weights of a small purifier."""
+    config = ComDefendConfig(bits=8, block=2, com_widths=(8,), rec_widths=(8,))
+    model = ComDefend(config)
+    initialise(model, seed=0)
+    path = tmp_path / "small.safetensors"
+    zoo.write(model, zoo.Facts("small", "purifier", config.to_dict(), "cifar10", "fresh"), path)
+    return path
+
+
+def recipe(tmp_path: Path, *overrides: str) -> Recipe:
+    file = tmp_path / "duo-resnet9.yaml"
+    file.write_text("extends: cifar10-resnet9-plain\ntrains: pair\n")
+    settings = [
+        "data=sample:cifar10", "steps=4", "interval=2", "batch=20", "validation_images=20",
+        "classifier.widths=[8,12]", "classifier.shift=1", "pair.attack=pgd",
+    ]  # fmt: skip
+    return load_recipe(str(file), [*settings, *overrides])
+
+
+def test_a_classifier_is_trained_behind_a_purifier_that_stays(tmp_path: Path, purifier: Path) -> None:
+    common = [f"pair.purifier=comdefend:weights={purifier}", "pair.noise=8"]
+    found = {}
+    for knowledge in ("gray-box", "white-box"):
+        run = recipe(tmp_path, *common, f"pair.knowledge={knowledge}", "pair.share=0.5")
+        found[knowledge] = start(run, output=tmp_path / knowledge, device="cpu")
+        assert not (tmp_path / knowledge / "purifier.safetensors").exists()
+    gray, white = found["gray-box"], found["white-box"]
+    assert gray is not None
+    assert white is not None
+    assert (gray.name, gray.kind) == ("duo-resnet9", "classifier")
+    assert 0 <= gray.scores["validation_robust_accuracy"] <= 1
+    assert gray.sha256 != white.sha256
+    classifier = load_classifier(str(tmp_path / "gray-box" / "weights.safetensors"))
+    assert classifier(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_both_are_trained_through_the_hard_code(tmp_path: Path, purifier: Path) -> None:
+    reference = f"pair.purifier=comdefend:weights={purifier}"
+    start(recipe(tmp_path, reference, "pair.tuned=true"), output=tmp_path / "run", device="cpu")
+    facts = json.loads((tmp_path / "run" / "purifier.json").read_text())
+    assert (facts["name"], facts["kind"], facts["recipe"]["pair"]["tuned"]) == ("duo", "purifier", True)
+    before, after = (load_file(p) for p in (purifier, tmp_path / "run" / "purifier.safetensors"))
+    for key in before:
+        assert not torch.equal(before[key], after[key]), key
+    images = torch.rand(1, 3, 9, 7)
+    assert load_comdefend(str(tmp_path / "run" / "purifier.safetensors"))(images).shape == images.shape
+
+
+def test_a_resumed_pair_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path, purifier: Path) -> None:
+    run = recipe(
+        tmp_path, f"pair.purifier=comdefend:weights={purifier}", "pair.tuned=true", "pair.average=0.9"
+    )
+    whole = start(run, output=tmp_path / "whole", device="cpu")
+    assert start(run, output=tmp_path / "broken", device="cpu", stop_after=1) is None
+    resumed = start(run, output=tmp_path / "broken", device="cpu", resume=True)
+    assert whole is not None
+    assert whole == resumed
+
+
+def test_the_mean_of_the_weights_is_kept_where_it_is_asked_for(tmp_path: Path) -> None:
+    kept = {}
+    for average in ("0", "0.5", "0.999"):
+        run = recipe(tmp_path, f"pair.average={average}")
+        start(run, output=tmp_path / average, device="cpu")
+        kept[average] = load_file(tmp_path / average / "weights.safetensors")["head.weight"].float()
+    last = kept["0"]
+    assert (kept["0.5"] - last).norm() < (kept["0.999"] - last).norm()
+    assert not torch.equal(kept["0.5"], last)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("pair.purifier=jpeg", "pair.purifier is 'jpeg'; it must be none or a comdefend"),
+        ("pair.tuned=true", "pair.tuned needs a pair.purifier"),
+        ("pair.share=0", "pair.share is 0.0, pair.average 0.0; share must lie above 0"),
+        ("pair.average=1", "average from 0 to below 1"),
+        ("pair.steps=0", "steps at least 1"),
+        ("pair.epsilon=0", "epsilon is 0.0; it must lie above 0"),
+    ],
+)
+def test_what_a_pair_cannot_be_trained_with_is_refused(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        start(recipe(tmp_path, override), output=tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_an_unknown_gradient_mode_is_refused(tmp_path: Path, purifier: Path) -> None:
+    run = recipe(tmp_path, f"pair.purifier=comdefend:weights={purifier}", "pair.mode=guess")
+    with pytest.raises(RequestError, match="pair.mode is 'guess'; known: tempered"):
+        start(run, output=tmp_path / "run", device="cpu")
