@@ -106,5 +106,5 @@ def test_what_a_pair_cannot_be_trained_with_is_refused(tmp_path: Path, override:
 
 def test_an_unknown_gradient_mode_is_refused(tmp_path: Path, purifier: Path) -> None:
     run = recipe(tmp_path, f"pair.purifier=comdefend:weights={purifier}", "pair.mode=guess")
-    with pytest.raises(RequestError, match="pair.mode is 'guess'; known: tempered"):
+    with pytest.raises(RequestError, match=r"pair\.mode is 'guess'; known: tempered"):
         start(run, output=tmp_path / "run", device="cpu")
