@@ -164,6 +164,10 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Purifiers that a gray-box attacker takes for the defence; repeatable."),
     ] = None,
+    sources: Annotated[
+        list[str] | None,
+        typer.Option(help="Other classifiers, whose adversarial images are tried as well; repeatable."),
+    ] = None,
     l2_epsilons: Annotated[str, typer.Option(help="Budgets of fixed L2 attacks, comma-separated.")] = "0.5",
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 where a check of the evaluation fails.")
@@ -214,6 +218,7 @@ def evaluate(
             modes=_list("modes", modes) if modes else None,
             draws=draws,
             stand_ins=stand_ins or [],
+            sources=sources or [],
             l2_epsilons=[_number("l2_epsilon", text) for text in _list("l2_epsilons", l2_epsilons)],
             known=[result for path in before for result in read_results(path)],
             keep=lambda results: write_results(parts, results),

@@ -236,6 +236,8 @@ def test_a_mode_is_for_those_defences_that_know_it(sample: ImageSet) -> None:
         ({"draws": 0}, "draws is 0"),
         ({"attacks": ["pgd-l2"], "l2_epsilons": [0.0]}, "l2_epsilon is 0"),
         ({"stand_ins": ["comdefent"]}, "did you mean comdefend"),
+        ({"sources": ["cifar10-resnet8"]}, "no weights named 'cifar10-resnet8'"),
+        ({"sources": ["fashion-mnist-resnet9"]}, "'fashion-mnist-resnet9'"),
     ],
 )
 def test_requests_that_cannot_be_met_are_refused(
@@ -243,3 +245,27 @@ def test_requests_that_cannot_be_met_are_refused(
 ) -> None:
     with pytest.raises(RequestError, match=message):
         evaluate(TinyClassifier(classes=10).eval(), "none", data=sample, limit=4, **settings)  # type: ignore[arg-type]
+
+
+def test_images_made_on_another_classifier_are_tried_too(sample: ImageSet) -> None:
+    class Turned(nn.Module):
+        """Sees the negative: what fools it does something else to the one that is attacked."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = TinyClassifier(classes=10).eval()
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.inner(1 - images)
+            return logits
+
+    made = evaluate(
+        Turned(), "none", data=sample, attacks=["pgd"], protocols=["fixed"], epsilons=[BUDGET], limit=50,
+        sources=["cifar10-resnet9-plain"],
+    )  # fmt: skip
+    (moved,) = [r for r in made.results if r.via == "transfer from cifar10-resnet9-plain"]
+    (own,) = [r for r in made.results if r.attack == "pgd" and not r.via]
+    assert moved.threat_model == own.threat_model == ThreatModel("linf", BUDGET)
+    assert moved.n == own.n == 50
+    assert moved.accuracy >= own.accuracy
+    assert moved.fingerprint != own.fingerprint

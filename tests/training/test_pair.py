@@ -55,7 +55,11 @@ def test_a_classifier_is_trained_behind_a_purifier_that_stays(tmp_path: Path, pu
 
 def test_both_are_trained_through_the_hard_code(tmp_path: Path, purifier: Path) -> None:
     reference = f"pair.purifier=comdefend:weights={purifier}"
-    start(recipe(tmp_path, reference, "pair.tuned=true"), output=tmp_path / "run", device="cpu")
+    start(
+        recipe(tmp_path, reference, "pair.tuned=true", "pair.fidelity=10"),
+        output=tmp_path / "run",
+        device="cpu",
+    )
     facts = json.loads((tmp_path / "run" / "purifier.json").read_text())
     assert (facts["name"], facts["kind"], facts["recipe"]["pair"]["tuned"]) == ("duo", "purifier", True)
     before, after = (load_file(p) for p in (purifier, tmp_path / "run" / "purifier.safetensors"))
@@ -94,6 +98,7 @@ def test_the_mean_of_the_weights_is_kept_where_it_is_asked_for(tmp_path: Path) -
         ("pair.tuned=true", "pair.tuned needs a pair.purifier"),
         ("pair.share=0", "pair.share is 0.0, pair.average 0.0; share must lie above 0"),
         ("pair.average=1", "average from 0 to below 1"),
+        ("pair.fidelity=1", "and 0 without pair.tuned"),
         ("pair.steps=0", "steps at least 1"),
         ("pair.epsilon=0", "epsilon is 0.0; it must lie above 0"),
     ],

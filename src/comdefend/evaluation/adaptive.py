@@ -157,6 +157,19 @@ def transfers(
     return found
 
 
+def from_others(
+    sources: Mapping[str, nn.Module], defences: Sequence[str], budgets: Sequence[float]
+) -> list[Situation]:
+    """PGD on other classifiers, for an attacker who has not even the one that is attacked."""
+    return [
+        Situation(
+            source, tuple(defences), PGD(), ThreatModel("linf", epsilon), via=f"transfer from {reference}"
+        )
+        for reference, source in sources.items()
+        for epsilon in budgets
+    ]
+
+
 def worst_cases(results: Sequence[Result]) -> list[Result]:
     """For each defence, norm and budget the images that no attack within the budget broke, and that were
     right to begin with: for the gray-box attacker, and for the one who knows the defence, who may make

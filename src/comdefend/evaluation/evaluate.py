@@ -61,6 +61,7 @@ def evaluate(
     modes: Sequence[str] | None = None,
     draws: int = adaptive.DRAWS,
     stand_ins: Sequence[str] = (),
+    sources: Sequence[str] = (),
     limit: int | None = None,
     seed: int = 0,
     batch: int | None = None,
@@ -83,12 +84,12 @@ def evaluate(
     "minimal" and "fixed" are explained at `Attack`; they are the gray-box attacker's, since to one who
     judges what he attacks they are the same.
 
-    `knowledge`: "gray-box" attacks the bare classifier, and with `stand_ins`, references of purifiers, the
-    classifier behind each of these too; "white-box" differentiates each defence in `modes` (by
-    default all that it has, see `evaluation.adaptive`), through `draws` draws of a random one;
-    "black-box" asks for answers. With an attacker who knows more than the classifier, the worst
-    case of all attacks is among the results; with a white-box one, and `checks`, the evaluation is checked
-    too (see `evaluation.checks`).
+    `knowledge`: "gray-box" attacks the bare classifier, with `stand_ins`, references of purifiers, the
+    classifier behind each of these too, and with `sources`, references of classifiers, each of these in
+    its place; "white-box" differentiates each defence in `modes` (by default all that it has, see
+    `evaluation.adaptive`), through `draws` draws of a random one; "black-box" asks for answers. With an
+    attacker who knows more than the classifier, the worst case of all attacks is among the results; with
+    a white-box one, and `checks`, the evaluation is checked too (see `evaluation.checks`).
 
     `limit` images are drawn by `seed`; `batch` bounds memory (what an attack draws at random depends
     on it), by default a hundred images or, of large ones, `PIXELS_AT_ONCE`; `examples`: how many
@@ -118,10 +119,12 @@ def evaluate(
     name = classifier_name or (classifier if isinstance(classifier, str) else type(network).__name__)
     defences = _defences(purifier, images, dtype)
     others = {r: load_purifier(r, channels=images.channels, data=images.name, dtype=dtype) for r in stand_ins}
+    elsewhere = {reference: load_classifier(reference) for reference in sources}
     budgets = _Budgets(tuple(epsilons), tuple(l2_epsilons))
     wanted, notes = _attacks(attacks, protocols if "gray-box" in knowledge else ())
-    with as_judged([network, *defences.values(), *others.values()], device):
-        check_classifier(network, images.images(chosen[:2]).to(device), labels, name=name)
+    with as_judged([network, *defences.values(), *others.values(), *elsewhere.values()], device):
+        for reference, module in {**elsewhere, name: network}.items():
+            check_classifier(module, images.images(chosen[:2]).to(device), labels, name=reference)
         height, width = images.array(chosen[0]).shape[:2]
         room = PIXELS_AT_ONCE if tuple(knowledge) == ("gray-box",) and not others else PIXELS_THROUGH
         judge = Judge(
@@ -140,6 +143,7 @@ def evaluate(
         if "gray-box" in knowledge:
             run.all(_gray_box(network, tuple(defences), budgets.of(wanted)))
             run.all(adaptive.transfers(network, others, tuple(defences), budgets.linf))
+            run.all(adaptive.from_others(elsewhere, tuple(defences), budgets.linf))
         if "white-box" in knowledge:
             for defence, module in defences.items():
                 run.all(

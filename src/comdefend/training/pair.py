@@ -59,7 +59,9 @@ class Pair(nn.Module):
 
 
 class PairTraining(Training):
-    """Cross-entropy on attacked and clean images, validated by accuracy, clean and under `WATCH`."""
+    """Cross-entropy on attacked and clean images, and the squared error of what the purifier makes of them
+    against the clean ones; validated by accuracy, clean and under `WATCH`.
+    """
 
     network: Pair
     score_name, unit = "accuracy", "%"
@@ -105,17 +107,21 @@ class PairTraining(Training):
         options, random = self.options, self.random()
         if self.recipe.classifier.cutout:
             images = cutout(images, self.recipe.classifier.cutout, random)
-        images = with_noise(images, options.noise / 255, generator=random)
+        inputs = with_noise(images, options.noise / 255, generator=random)
         if options.attack != "none":
             many = round(options.share * len(images))
-            images = torch.cat([self._attacked(images[:many], labels[:many]), images[many:]])
-        images = images.contiguous(memory_format=torch.channels_last)
-        logits = self.network(images) if options.tuned else self._behind(images)
-        loss = functional.cross_entropy(
-            logits, labels, label_smoothing=self.recipe.classifier.label_smoothing
-        )
+            inputs = torch.cat([self._attacked(inputs[:many], labels[:many]), inputs[many:]])
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with torch.set_grad_enabled(options.tuned):
+            purified = self.network.purified(inputs)
+        smoothing = self.recipe.classifier.label_smoothing
+        loss = functional.cross_entropy(self.network.classifier(purified), labels, label_smoothing=smoothing)
+        parts = {"cross_entropy": loss}
+        if options.fidelity:
+            parts["mse"] = (purified.float() - images).square().mean()
+            loss = loss + options.fidelity * parts["mse"]
         self.stop_on_nan(loss)
-        self.log("loss", loss)
+        self.log_dict({"loss": loss, **parts})
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -135,13 +141,6 @@ class PairTraining(Training):
             attacked = self._attack(WATCH, pair, images.clone(), labels.clone(), batch_idx)
         right = (pair(attacked).argmax(1) == labels).float().mean()
         self.log("robust_accuracy", right, on_epoch=True, sync_dist=True)
-
-    def _behind(self, images: Tensor) -> Tensor:
-        """The logits behind a purifier that is not trained."""
-        with torch.no_grad():
-            purified = self.network.purified(images)
-        logits: Tensor = self.network.classifier(purified)
-        return logits
 
     def _attacked(self, images: Tensor, labels: Tensor) -> Tensor:
         attack = PGD(steps=self.options.steps, step=self.options.step)

@@ -89,7 +89,8 @@ class PairOptions:
     """How a classifier (that of `ClassifierOptions`) is trained behind a purifier; see `pair.py`.
 
     `purifier`: a reference of a comdefend to begin with, or "none". `tuned`: its networks are trained too,
-    through the hard code, whose gradient is that of `mode`. `noise`: as for `PurifierOptions`, before the
+    through the hard code, whose gradient is that of `mode`, with the squared error of the purified against the
+    clean image at the weight `fidelity` beside the cross-entropy, so that it stays an image. `noise`: as for `PurifierOptions`, before the
     purifier. `attack`: "pgd" attacks `share` of every batch, in `steps` of `step` (a fraction of epsilon)
     from a random point within `epsilon` (in units of 1/255), with the `knowledge` of the classifier alone
     or of both. `average`: how much of the running mean of the weights stays at each step; the mean is what
@@ -99,6 +100,7 @@ class PairOptions:
     purifier: str = "none"
     tuned: bool = False
     mode: str = "straight-through"
+    fidelity: float = 0.0
     noise: float = 0.0
     attack: Literal["none", "pgd"] = "none"
     knowledge: Literal["gray-box", "white-box"] = "white-box"
@@ -213,6 +215,11 @@ class Recipe:
             )
         if pair.tuned and pair.purifier == "none":
             raise RequestError(f"recipe {self.name!r}: pair.tuned needs a pair.purifier")
+        if not 0 <= pair.fidelity < inf or (pair.fidelity and not pair.tuned):
+            raise RequestError(
+                f"recipe {self.name!r}: pair.fidelity is {pair.fidelity}; it must be finite and not negative, "
+                "and 0 without pair.tuned"
+            )
         if not 0 <= self.warmup < 1:
             raise RequestError(f"recipe {self.name!r}: warmup is {self.warmup}; it must be in [0, 1)")
         if self.schedule == "exponential" and not self.final_learning_rate:
