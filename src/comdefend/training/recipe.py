@@ -89,12 +89,12 @@ class PairOptions:
     """How a classifier (that of `ClassifierOptions`) is trained behind a purifier; see `pair.py`.
 
     `purifier`: a reference of a comdefend to begin with, or "none". `tuned`: its networks are trained too,
-    through the hard code, whose gradient is that of `mode`, with the squared error of the purified against the
-    clean image at the weight `fidelity` beside the cross-entropy, so that it stays an image. `noise`: as for `PurifierOptions`, before the
-    purifier. `attack`: "pgd" attacks `share` of every batch, in `steps` of `step` (a fraction of epsilon)
-    from a random point within `epsilon` (in units of 1/255), with the `knowledge` of the classifier alone
-    or of both. `average`: how much of the running mean of the weights stays at each step; the mean is what
-    is kept (0: the last weights are).
+    through the hard code, whose gradient is that of `mode`, with the squared error of the purified against
+    the clean image at the weight `fidelity` beside the cross-entropy, so that it stays an image. `noise`:
+    as for `PurifierOptions`, before the purifier. `attack`: "pgd" attacks `share` of every batch, in
+    `steps` of `step` (a fraction of epsilon) from a random point within `epsilon` (in units of 1/255),
+    with the `knowledge` of the classifier alone or of both. `average`: how much of the running mean of the
+    weights stays at each step; the mean is what is kept (0: the last weights are).
     """
 
     purifier: str = "none"
@@ -217,8 +217,8 @@ class Recipe:
             raise RequestError(f"recipe {self.name!r}: pair.tuned needs a pair.purifier")
         if not 0 <= pair.fidelity < inf or (pair.fidelity and not pair.tuned):
             raise RequestError(
-                f"recipe {self.name!r}: pair.fidelity is {pair.fidelity}; it must be finite and not negative, "
-                "and 0 without pair.tuned"
+                f"recipe {self.name!r}: pair.fidelity is {pair.fidelity}; it must be finite and not "
+                "negative, and 0 without pair.tuned"
             )
         if not 0 <= self.warmup < 1:
             raise RequestError(f"recipe {self.name!r}: warmup is {self.warmup}; it must be in [0, 1)")
