@@ -34,7 +34,7 @@ results: $(VENV)/installed-dev  ## measure again what the documentation quotes, 
 	$(BIN)/python docs/tables.py
 
 clean:  ## remove the environment and everything generated
-	rm -rf $(VENV) build dist site comdefend-demo .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build dist site comdefend-demo comdefend-report reproduction .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

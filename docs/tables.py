@@ -30,9 +30,14 @@ PAPER = RESULTS / "paper"
 """What `comdefend reproduce ... --output docs/results/paper` left."""
 ROBUSTNESS = RESULTS / "robustness"
 """What benchmarks/robustness.py left."""
+FRONTIER = RESULTS / "frontier"
+"""What benchmarks/frontier.py left."""
+BUDGETS = (2, 4, 8, 16)
+"""Of the frontier, in units of 1/255."""
 SCHEMA = ROOT / "docs" / "results.schema.json"
 PAGES = (
     ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "robustness.md",
+    ROOT / "docs" / "frontier.md",
     *sorted((ROOT / "docs" / "paper").glob("*.md")),
 )  # fmt: skip
 
@@ -69,7 +74,10 @@ def gray_box() -> str:
 
 
 def _accuracies(name: str, wanted: Callable[[str], bool] = lambda _: True) -> str:
-    results = read_results(RESULTS / f"{name}.json")
+    results = [
+        r for r in read_results(RESULTS / f"{name}.json")
+        if wanted(f"{r.threat_model.budget()} {r.threat_model.norm}" if r.threat_model else "-")
+    ]  # fmt: skip
     defences = names_of_defences(results)
     heads = " | ".join(label(d) for d in defences)
     lines = [
@@ -79,8 +87,6 @@ def _accuracies(name: str, wanted: Callable[[str], bool] = lambda _: True) -> st
         "|---|---|---|---|" + "---|" * len(defences),
     ]
     for row in rows(results):
-        if not wanted(row.budget):
-            continue
         cells = " | ".join((*row.words(), *(percent(row.results[d]) for d in defences)))
         lines.append(f"| {cells} |")
     first = results[0]
@@ -88,7 +94,8 @@ def _accuracies(name: str, wanted: Callable[[str], bool] = lambda _: True) -> st
     # Caption lines end with two spaces: line breaks in Markdown.
     count = len(caption(results))
     lines[:count] = [f"{line}  " for line in lines[:count]]
-    return "\n".join([*lines, "", _origin({**origin, "commit": first.commit})])
+    text = "\n".join([*lines, "", _origin({**origin, "commit": first.commit})])
+    return re.sub(r"comdefend:weights=authors-[\w-]+\.safetensors", "the authors' weights", text)
 
 
 def _decibel(entry: dict[str, Any]) -> str:
@@ -210,6 +217,76 @@ def robustness(name: str) -> str:
     return "\n".join([*lines, "", _origin({**origin, "commit": commits})])
 
 
+def frontier() -> str:
+    """Every point of benchmarks/frontier.py: the purifier alone, and with a classifier trained for it."""
+    points = _points()
+    if not points:
+        return "Not run yet."
+    heads = (
+        "point", "bits a pixel", "noise", "PSNR", "clean", *(f"{e}/255" for e in BUDGETS),
+        "BIM-50, 8/255", "other networks', 8/255", "white-box, 8/255",
+    )  # fmt: skip
+    parts = []
+    for title, third_party in (
+        ("Test time alone, before a classifier that never met it (the third-party ResNet-20)", True),
+        ("Training and test time: a classifier trained on purified images", False),
+    ):
+        lines = [f"**{title}**", "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+        for name, (facts, results) in points.items():
+            own = [r for r in results if (".py:" in r.classifier) == third_party]
+            lines.append(f"| {name} | {' | '.join([*_dials(facts), *_withstood(own)])} |")
+        parts.append("\n".join(lines))
+    facts, results = next(iter(points.values()))
+    commits = ", ".join(dict.fromkeys(str(r.commit) for _, rs in points.values() for r in rs))
+    return "\n\n".join([*parts, _origin({**facts, "commit": commits})])
+
+
+def _points() -> dict[str, tuple[dict[str, Any], list[Result]]]:
+    """The finished points by name, from the highest rate down: facts of the purifier, and results."""
+    found = {
+        file.name.removesuffix(".facts.json"): (
+            json.loads(file.read_text()),
+            read_results(file.with_name(file.name.replace(".facts", ""))),
+        )
+        for file in FRONTIER.glob("*.facts.json")
+    }
+    return dict(sorted(found.items(), key=lambda item: (-_rate(item[1][0]), item[0])))
+
+
+def _rate(facts: dict[str, Any]) -> float:
+    architecture = facts["architecture"]
+    return float(architecture["bits"] / architecture["block"] ** 2)
+
+
+def _dials(facts: dict[str, Any]) -> list[str]:
+    return [f"{_rate(facts):g}", f"{facts['recipe']['purifier']['noise']:g}", _decibel(facts)]
+
+
+def _withstood(results: list[Result]) -> list[str]:
+    """The cells of a purifier: clean, the worst of the gray-box attacks at each budget, and the others."""
+    own = [r for r in results if r.defence != "none"]
+    clean = max((r for r in own if r.threat_model is None), key=lambda r: r.n)
+
+    def worst(wanted: Callable[[Result], bool], epsilon: int, knowledge: str = "gray-box") -> str:
+        made = [
+            r for r in own
+            if r.threat_model and r.attack != WORST and r.threat_model.knowledge == knowledge
+            and abs((r.threat_model.epsilon or 0) - epsilon / 255) < 1e-9 and wanted(r)
+        ]  # fmt: skip
+        if not made or made[0].threat_model is None:
+            return ""
+        found = worst_of(clean, made, made[0].threat_model)
+        return percent(found) + (f" n={found.n}" if found.n < clean.n else "")
+
+    return [
+        percent(clean),
+        *(worst(lambda r: not r.via and ":" not in r.attack, epsilon) for epsilon in BUDGETS),
+        worst(lambda r: r.attack.startswith("bim:"), 8),
+        worst(lambda r: r.via.startswith("transfer"), 8),
+        worst(lambda _: True, 8, "white-box"),
+    ]
+
+
 def schema() -> str:
     """The JSON Schema of a results file."""
     made = TypeAdapter(list[Result]).json_schema()
@@ -231,6 +308,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shipped-fashion-mnist": lambda: _accuracies("shipped-fashion-mnist"),
     "zoo": zoo_table,
     "robustness-summary": robustness_summary,
+    "frontier": frontier,
     **{f"robustness-{name}": partial(robustness, name) for name in EVALUATIONS},
     **{name: partial(experiment, name) for name in EXPERIMENTS},
 }

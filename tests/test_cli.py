@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import comdefend
-from comdefend import zoo
+from comdefend import cli, zoo
 from comdefend.cli import main
 from comdefend.errors import WorkError
 from comdefend.image import read_picture
@@ -123,6 +123,34 @@ def test_evaluate_writes_a_report_and_json(
     assert (tmp_path / "report" / "report.html").is_file()
 
 
+def test_evaluate_replaces_an_evaluation_only_when_told_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "evaluate", "--classifier", "cifar10-resnet9-plain", "--data", "sample:cifar10", "--limit", 2,
+        "--defences", "gaussian", "--attacks", "fgsm", "--protocol", "fixed", "--output", tmp_path,
+    ]  # fmt: skip
+    assert run(*words, "--epsilons", "8/255") == 0
+    before = (tmp_path / "results.json").read_bytes()
+    assert run(*words) == 2
+    assert "holds an evaluation: --resume goes on with it, --overwrite begins anew" in capsys.readouterr().err
+    assert (tmp_path / "results.json").read_bytes() == before
+    assert run(*words, "--epsilons", "4", "--overwrite") == 0
+    found = json.loads((tmp_path / "results.json").read_text())
+    budgets = {r["threat_model"]["epsilon"] for r in found if r["threat_model"]}
+    assert budgets == {4 / 255}
+
+
+def test_work_without_a_terminal_says_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "_SILENCE", 0.0)
+    with cli._bar("counting", False) as move:
+        move(1, 4, "sheep")
+        move(3, 4, "sheep")
+    assert "counting sheep: 3/4, about" in capsys.readouterr().err
+
+
 def test_evaluate_brings_photographs_to_one_size(
     image_file: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,6 +214,10 @@ def test_models_lists_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("models", "--json") == 0
     assert [m["name"] for m in json.loads(capsys.readouterr().out)] == zoo.names()
     assert run("models") == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in zoo.names())
+    assert "dB PSNR" in shown
+    assert "% accuracy" in shown
 
 
 @pytest.mark.parametrize(
@@ -211,6 +243,24 @@ def test_models_lists_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:
         (["purify", ".", "-o", "out", "--device", "nowhere"], "device 'nowhere' cannot be used"),
         (["train", "cifar10", "steps=["], "the value is no YAML"),
         (["evaluate", "--classifier", "x", "--data", "y", "--epsilons", ","], "--epsilons is empty"),
+        (
+            ["evaluate", "--classifier", "x", "--data", "y", "--epsilons", "0.03"],
+            "epsilon 0.03 is in units of 1/255, and so nearly nothing: write 8, or 8/255",
+        ),
+        (
+            [
+                "evaluate",
+                "--classifier",
+                "x",
+                "--data",
+                "y",
+                "--knowledge",
+                "white-box",
+                "--strict",
+                "--no-checks",
+            ],
+            "needs --knowledge white-box and --checks",
+        ),
         (["evaluate", "--classifier", "x", "--data", "y", "--output", "/dev/null"], "cannot be a folder"),
         (["purify", ".", "-o", "out", "--purifier", "none", "--dtype", "int3"], "dtype is 'int3'"),
         (["demo", "--limit", "0"], "limit"),

@@ -8,11 +8,12 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Console
@@ -172,8 +173,14 @@ def evaluate(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 where a check of the evaluation fails.")
     ] = False,
+    checks: Annotated[
+        bool, typer.Option("--checks/--no-checks", help="Look for signs of a weak attack (white-box only).")
+    ] = True,
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep what the output folder holds of these very situations.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the evaluation that the output folder holds.")
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only so many images.")] = None,
     size: Annotated[
@@ -199,13 +206,17 @@ def evaluate(
     from comdefend.evaluation.report import PARTS, RESULTS, make_folder, write_report
 
     known = _list("knowledge", knowledge)
-    if strict and "white-box" not in known:
-        raise RequestError("--strict needs --knowledge white-box: nothing is checked without")
+    if strict and ("white-box" not in known or not checks):
+        raise RequestError("--strict needs --knowledge white-box and --checks: nothing is checked without")
     budgets = [_epsilon(text) for text in _list("epsilons", epsilons)]
     names, protocols = _list("attacks", attacks), _list("protocol", protocol)
     make_folder(output)
     parts = output / PARTS
-    before = [path for path in (parts, output / RESULTS) if resume and path.is_file()]
+    before = [path for path in (parts, output / RESULTS) if path.is_file()]
+    if before and not (resume or overwrite):
+        raise RequestError(
+            f"output {str(output)!r} holds an evaluation: --resume goes on with it, --overwrite begins anew"
+        )
     with _bar("evaluating", json_) as progress:
         report = run_evaluation(
             classifier,
@@ -220,7 +231,8 @@ def evaluate(
             stand_ins=stand_ins or [],
             sources=sources or [],
             l2_epsilons=[_number("l2_epsilon", text) for text in _list("l2_epsilons", l2_epsilons)],
-            known=[result for path in before for result in read_results(path)],
+            checks=checks,
+            known=[result for path in before for result in read_results(path)] if resume else [],
             keep=lambda results: write_results(parts, results),
             limit=limit,
             batch=batch,
@@ -306,12 +318,10 @@ def models(json_: Json = False) -> None:
         print(json.dumps([asdict(facts) for facts in known]))
         return
     table = Table()
-    for heading in ("name", "kind", "data", "scores", "made by"):
-        table.add_column(heading)
-    for facts in known:
-        numbers = {key: value for key, value in facts.scores.items() if isinstance(value, int | float)}
-        scores = ", ".join(f"{key} {value:g}" for key, value in numbers.items())
-        table.add_row(facts.name, facts.kind, facts.data, scores, facts.made)
+    for heading in ("name", "kind", "data", "on the test images"):
+        table.add_column(heading, no_wrap=heading == "name")
+    for facts in sorted(known, key=lambda facts: get_args(zoo.Kind).index(facts.kind)):
+        table.add_row(facts.name, facts.kind, facts.data, facts.score())
     Console().print(table)
 
 
@@ -412,7 +422,15 @@ def _list(option: str, text: str) -> list[str]:
 
 
 def _epsilon(text: str) -> float:
-    return _number("epsilon (units of 1/255, such as 8)", text) / 255
+    """A budget in units of 1/255, or written as `8/255`, as a fraction."""
+    units = _number("epsilon (units of 1/255, such as 8)", text.removesuffix("/255"))
+    if 0 < units < _LEAST:
+        raise RequestError(f"epsilon {text} is in units of 1/255, and so nearly nothing: write 8, or 8/255")
+    return units / 255
+
+
+_LEAST = 0.1
+"""Units of 1/255 below which a budget is taken for a fraction that was meant."""
 
 
 def _number(what: str, text: str) -> float:
@@ -420,6 +438,10 @@ def _number(what: str, text: str) -> float:
         return float(text)
     except ValueError as error:
         raise RequestError(f"{what} {text!r} is no number") from error
+
+
+_SILENCE = 20.0
+"""Seconds after which work without a terminal says where it is."""
 
 
 @contextmanager
@@ -438,8 +460,16 @@ def _bar(what: str, quiet: bool) -> Iterator[Any]:
     ) as progress:
         task = progress.add_task(what, total=None)
 
+        told = started = time.monotonic()
+
         def move(done: int, total: int, text: str) -> None:
+            nonlocal told
             progress.update(task, completed=done, total=total, description=f"{what} {text}".strip())
+            now = time.monotonic()
+            if not (quiet or screen.is_terminal) and now - told > _SILENCE:  # a bar needs a terminal
+                told = now
+                left = f", about {(now - started) / done * (total - done):.0f} s left" if done else ""
+                screen.print(f"{what} {text}: {done}/{total}{left}", highlight=False, markup=False)
 
         yield move
 
@@ -462,24 +492,12 @@ def _show_grids(part: Any) -> None:
 
 
 def _show_report(report: Any, paths: dict[str, Path], as_json: bool) -> None:
-    from comdefend.evaluation.tables import (
-        caption,
-        check_table,
-        headline_table,
-        headlines,
-        terminal_tables,
-    )
+    from comdefend.evaluation.tables import shown
 
     if as_json:
         print(json.dumps([asdict(result) for result in report.results]))
         return
     console = Console()
-    if headlines(report.results):
-        console.print(headline_table(report.results))
-    if report.checks:
-        console.print(check_table(report.checks))
-    for table in terminal_tables(report.results, width=console.width):
-        console.print(table)
-    for line in (*caption(report.results), *report.notes):
-        console.print(line, style="dim", highlight=False, markup=False)
+    for part in shown(report.results, report.checks, report.notes, width=console.width):
+        console.print(part)
     print(f"Report: {paths['page']}")

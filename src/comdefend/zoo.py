@@ -51,6 +51,23 @@ class Facts:
     scores: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
 
+    def score(self) -> str:
+        """What was measured, in words: "32.82 dB PSNR", "88.7 % accuracy"."""
+        found = [
+            f"{self.scores[key] * scale:.{digits}f} {unit}"
+            for key, (scale, digits, unit) in _UNITS.items()
+            if key in self.scores
+        ]
+        return ", ".join(found)
+
+
+_UNITS = {
+    "test_psnr": (1, 2, "dB PSNR"),
+    "test_accuracy": (100, 1, "% accuracy"),
+    "test_bits_per_dimension": (1, 2, "bits per dimension"),
+}
+"""Scores: what they are multiplied by to be read, digits, and the unit."""
+
 
 def names(kind: Kind | None = None) -> list[str]:
     """The weights that ship with the package, of one kind or of both."""

@@ -256,3 +256,28 @@ def test_too_few_classes_are_refused_even_if_the_first_images_fit(sample: ImageS
 def test_an_empty_data_set_is_refused(sample: ImageSet) -> None:
     with pytest.raises(RequestError, match="holds no images"):
         evaluate(TinyClassifier(classes=10), Identity(), data=sample.subset([]))
+
+
+def test_single_names_and_numbers_do_for_lists(sample: ImageSet) -> None:
+    network = TinyClassifier(classes=10).eval()
+    one = evaluate(
+        network, "jpeg", data=sample, limit=4, attacks="fgsm, bim:steps=2,step=0.5", protocols="fixed",
+        knowledge="gray-box", epsilons=8 / 255,
+    )  # fmt: skip
+    assert {r.attack for r in one.results if r.threat_model} == {"fgsm", "bim:steps=2,step=0.5"}
+    assert {r.threat_model.epsilon for r in one.results if r.threat_model} == {8 / 255}
+
+
+def test_a_report_prints_as_the_tables_with_their_threat_model(sample: ImageSet) -> None:
+    made = evaluate(TinyClassifier(classes=10).eval(), "jpeg", data=sample, limit=4, attacks=["fgsm"])
+    text = str(made)
+    for word in ("undefended", "jpeg", "minimal", "8/255 linf", "Attacker (gray-box)"):
+        assert word in text, word
+    assert "sha256" not in text
+
+
+def test_what_is_no_module_and_a_budget_that_is_no_fraction_are_refused(sample: ImageSet) -> None:
+    with pytest.raises(RequestError, match=r"classifier is a function; a torch\.nn\.Module"):
+        evaluate(lambda images: images, "none", data=sample, limit=4)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match=r"epsilon is 8 as a fraction .* did you mean 8/255\?"):
+        evaluate(TinyClassifier(classes=10).eval(), "none", data=sample, limit=4, epsilons=[8])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from comdefend import defend, load_purifier
+from comdefend import defend, load, load_purifier
 from comdefend.errors import RequestError
 from comdefend.purifiers import Chain, ComDefendPurifier, Identity
 from tests.conftest import tiny_model
@@ -62,6 +62,23 @@ def test_defend_puts_the_purifier_first_and_changes_neither(tiny_classifier: nn.
     defended = defend(tiny_classifier, purifier)
     assert torch.equal(defended(images), tiny_classifier(purifier(images)))
     assert torch.equal(tiny_classifier(images), before)
+
+
+def test_defend_takes_references_and_refuses_what_is_none(tiny_classifier: nn.Module) -> None:
+    images = torch.rand(1, 3, 32, 32)
+    defended = defend("cifar10-resnet9-plain", "jpeg")
+    assert torch.equal(defended.purifier(images), load_purifier("jpeg")(images))
+    assert defended(images).shape == (1, 10)
+    with pytest.raises(RequestError, match=r"purifier is a function; a torch\.nn\.Module or a reference"):
+        defend(tiny_classifier, lambda images: images)  # type: ignore[arg-type]
+
+
+def test_names_of_weights_and_of_purifiers_are_told_apart() -> None:
+    for name in ("cifar10", "runs/mine/weights.safetensors"):
+        with pytest.raises(RequestError, match=f"the purifier is comdefend:weights={name}"):
+            load_purifier(name)
+    with pytest.raises(RequestError, match="a purifier's reference, for load_purifier; here weights"):
+        load("comdefend")
 
 
 def test_someone_elses_purifier_is_a_factory_in_a_file(tmp_path: Path) -> None:

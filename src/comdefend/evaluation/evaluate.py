@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import nn
 
@@ -16,7 +17,9 @@ from comdefend.evaluation.checks import Check, Checks
 from comdefend.evaluation.fingerprint import digest, fingerprint
 from comdefend.evaluation.judge import Example, Judge, Situation, as_judged
 from comdefend.evaluation.results import KNOWLEDGE, Knowledge, Result, ThreatModel
-from comdefend.purifiers import Identity, Purifier, load_purifier
+from comdefend.evaluation.tables import as_text
+from comdefend.purifiers import Identity, Purifier, check_module, load_purifier
+from comdefend.references import split_list
 
 Progress = Callable[[int, int, str], None]
 """Called with (steps done, steps in all, what is under way)."""
@@ -47,6 +50,10 @@ class Report:
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        """The tables and the threat model, as the command line shows them."""
+        return as_text(self.results, self.checks, self.notes)
+
 
 def evaluate(
     classifier: nn.Module | str,
@@ -54,10 +61,10 @@ def evaluate(
     *,
     data: ImageSet | str = "sample:cifar10",
     attacks: Sequence[str] = ("fgsm", "bim"),
-    epsilons: Sequence[float] = (8 / 255,),
-    l2_epsilons: Sequence[float] = (0.5,),
-    protocols: Sequence[Protocol] = PROTOCOLS,
-    knowledge: Sequence[Knowledge] = ("gray-box",),
+    epsilons: Sequence[float] | float = (8 / 255,),
+    l2_epsilons: Sequence[float] | float = (0.5,),
+    protocols: Sequence[Protocol] | str = PROTOCOLS,
+    knowledge: Sequence[Knowledge] | str = ("gray-box",),
     modes: Sequence[str] | None = None,
     draws: int = adaptive.DRAWS,
     stand_ins: Sequence[str] = (),
@@ -80,9 +87,10 @@ def evaluate(
     `classifier` and `purifier` are modules or references; see `Defences` for several purifiers.
     The undefended classifier is always among the rows. `epsilons` are fractions of the range [0, 1]
     for L-infinity attacks (8/255, not 8), `l2_epsilons` Euclidean lengths for PGD under L2; DeepFool and
-    C&W under L2 run once, without a budget. `attacks` empty or ("none",): clean accuracy and PSNR alone.
-    "minimal" and "fixed" are explained at `Attack`; they are the gray-box attacker's, since to one who
-    judges what he attacks they are the same.
+    C&W under L2 run once, without a budget. A single number does for one budget, and names may stand in
+    one string with commas, as on the command line. `attacks` empty or ("none",): clean accuracy and PSNR
+    alone. "minimal" and "fixed" are explained at `Attack`; they are the gray-box attacker's, since to one
+    who judges what he attacks they are the same.
 
     `knowledge`: "gray-box" attacks the bare classifier, with `stand_ins`, references of purifiers, the
     classifier behind each of these too, and with `sources`, references of classifiers, each of these in
@@ -106,22 +114,27 @@ def evaluate(
         raise RequestError(f"seed is {seed}; it must lie between 0 and 2^62")
     if draws < 1:
         raise RequestError(f"draws is {draws}; it must be at least 1")
+    find_device(device)
+    attacks, knowledge = _several(attacks), _several(knowledge)
+    modes = modes if modes is None else _several(modes)
+    stand_ins, sources = ([g] if isinstance(g, str) else g for g in (stand_ins, sources))
+    epsilons, l2_epsilons = ((g,) if isinstance(g, int | float) else g for g in (epsilons, l2_epsilons))
     for level in knowledge:
         if level not in KNOWLEDGE:
             raise RequestError(f"there is no knowledge {level!r} (known: {', '.join(KNOWLEDGE)})")
-    find_device(device)
     images = load_data(data) if isinstance(data, str) else data
     if len(images) == 0:
         raise RequestError(f"data {images.name!r} holds no images")
     chosen = images.pick(limit, seed=seed)
     labels = images.labels(chosen)
     network = load_classifier(classifier) if isinstance(classifier, str) else classifier
+    check_module(network, what="classifier")
     name = classifier_name or (classifier if isinstance(classifier, str) else type(network).__name__)
     defences = _defences(purifier, images, dtype)
     others = {r: load_purifier(r, channels=images.channels, data=images.name, dtype=dtype) for r in stand_ins}
     elsewhere = {reference: load_classifier(reference) for reference in sources}
     budgets = _Budgets(tuple(epsilons), tuple(l2_epsilons))
-    wanted, notes = _attacks(attacks, protocols if "gray-box" in knowledge else ())
+    wanted, notes = _attacks(attacks, _several(protocols) if "gray-box" in knowledge else ())
     with as_judged([network, *defences.values(), *others.values(), *elsewhere.values()], device):
         for reference, module in {**elsewhere, name: network}.items():
             check_classifier(module, images.images(chosen[:2]).to(device), labels, name=reference)
@@ -290,6 +303,7 @@ class _Budgets:
                 raise RequestError(
                     f"epsilon is {epsilon:g} as a fraction ({epsilon * 255:g}/255); "
                     "it must lie above 0 and at most at 1 (255/255)"
+                    + (f"; did you mean {epsilon:g}/255?" if epsilon > 1 and epsilon == int(epsilon) else "")
                 )
         for epsilon in self.l2:
             if not 0 < epsilon < float("inf"):
@@ -303,6 +317,11 @@ class _Budgets:
                 chosen = (None,) if attack.protocol == "minimal" else self.l2
             for epsilon in dict.fromkeys(chosen):
                 yield attack, epsilon
+
+
+def _several(given: Sequence[Any]) -> Sequence[Any]:
+    """Names in a list; one string of them is taken apart."""
+    return split_list(given) if isinstance(given, str) else given
 
 
 def _gray_box(

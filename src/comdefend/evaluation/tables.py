@@ -3,9 +3,12 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import StringIO
 
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from comdefend.evaluation.adaptive import WORST
 from comdefend.evaluation.checks import Check
@@ -135,6 +138,27 @@ _PROTOCOLS = {
 def caption(results: Sequence[Result]) -> list[str]:
     """The threat model as lines of text."""
     return [f"{heading}: {text}." for heading, text in card(results).items()]
+
+
+def shown(
+    results: Sequence[Result], checks: Sequence[Check], notes: Sequence[str], *, width: int
+) -> list[RenderableType]:
+    """All that a terminal of `width` characters shows of an evaluation: the headline first."""
+    found: list[RenderableType] = [headline_table(results)] if headlines(results) else []
+    found += [check_table(checks)] if checks else []
+    found += terminal_tables(results, width=width)
+    return [*found, *(Text(line, style="dim") for line in (*caption(results), *notes))]
+
+
+def as_text(
+    results: Sequence[Result], checks: Sequence[Check], notes: Sequence[str], *, width: int = 100
+) -> str:
+    """The same as text without colours."""
+    console = Console(file=StringIO(), width=width)
+    for part in shown(results, checks, notes, width=width):
+        console.print(part)
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text
 
 
 def terminal_tables(results: Sequence[Result], *, width: int = 80) -> list[Table]:

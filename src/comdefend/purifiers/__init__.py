@@ -4,12 +4,16 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from torch import nn
+
+from comdefend import zoo
+from comdefend.classifiers import load_classifier
 from comdefend.device import find_dtype
 from comdefend.errors import RequestError
 from comdefend.factory import is_factory, load_factory
-from comdefend.purifiers.base import Purifier, check_images
+from comdefend.purifiers.base import Purifier, check_images, check_module
 from comdefend.purifiers.comdefend import ComDefendPurifier, load_comdefend
-from comdefend.purifiers.composition import Chain, Defended, Identity, defend
+from comdefend.purifiers.composition import Chain, Defended, Identity
 from comdefend.purifiers.feature_squeezing import FeatureSqueezing
 from comdefend.purifiers.gaussian import GaussianSmoothing
 from comdefend.purifiers.hgd import HGD, load_hgd
@@ -33,6 +37,7 @@ __all__ = [
     "ResizePad",
     "TotalVariation",
     "check_images",
+    "check_module",
     "defend",
     "load_comdefend",
     "load_purifier",
@@ -89,6 +94,9 @@ def load_purifier(
                 f"purifier {reference!r} made a {type(made).__name__}; a comdefend.Purifier is needed"
             )
         return made
+    bare = ":" not in reference
+    if bare and (reference.endswith(".safetensors") or reference in zoo.names("purifier")):
+        raise RequestError(f"{reference!r} names weights; the purifier is comdefend:weights={reference}")
     name, options = split_reference(reference, what="purifier", known=PURIFIERS)
     told = {"channels", "data"} | (set() if PURIFIERS[name] in WITH_NETWORKS else {"dtype"})
     for key in told & set(options):
@@ -98,6 +106,19 @@ def load_purifier(
         return PURIFIERS[name](**settings).eval()
     except TypeError as error:
         raise RequestError(f"purifier {reference!r}: {error}") from error
+
+
+def defend(classifier: nn.Module | str, purifier: nn.Module | str) -> Defended:
+    """Put a purifier in front of a classifier, modules or references; neither is changed.
+
+    The classifier takes images in [0, 1], N x C x H x W, and normalises inside: the purifier must
+    see them before normalisation. Raises `RequestError` for what is neither module nor reference.
+    """
+    network = load_classifier(classifier) if isinstance(classifier, str) else classifier
+    module = load_purifier(purifier) if isinstance(purifier, str) else purifier
+    for what, given in (("classifier", network), ("purifier", module)):
+        check_module(given, what=what)
+    return Defended(network, module)
 
 
 def _parts(reference: str) -> list[str]:

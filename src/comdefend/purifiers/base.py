@@ -110,6 +110,15 @@ class _Passed(torch.autograd.Function):
         return None, gradients[0]
 
 
+def check_module(given: Any, *, what: str) -> None:
+    """Raise `RequestError` where a classifier or purifier is no module of torch."""
+    if not isinstance(given, nn.Module):
+        raise RequestError(
+            f"{what} is a {type(given).__name__}; a torch.nn.Module or a reference is needed "
+            "(a function goes into the forward of a module)"
+        )
+
+
 def check_images(images: Tensor, *, channels: int | None = None) -> Tensor:
     """The images, clamped to [0, 1] where they leave it by no more than rounding.
 

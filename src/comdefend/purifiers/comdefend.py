@@ -181,6 +181,11 @@ def load_comdefend(
     """
     name = zoo.default("purifier", channels=channels, data=data) if weights is None else str(weights)
     compute_in = find_dtype(dtype)
+    if name == "comdefend":
+        raise RequestError(
+            "weights 'comdefend': that is a purifier's reference, for load_purifier; here weights are named "
+            f"({', '.join(zoo.names('purifier'))}, or a path)"
+        )
     known, tensors = zoo.read(name, kind="purifier")
     try:
         config = ComDefendConfig(**known.architecture)

@@ -76,12 +76,3 @@ class Defended(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.purifier(images))
         return logits
-
-
-def defend(classifier: nn.Module, purifier: nn.Module) -> Defended:
-    """Put a purifier in front of a classifier; neither is changed.
-
-    The classifier takes images in [0, 1], N x C x H x W, and normalises inside: the purifier must
-    see them before normalisation.
-    """
-    return Defended(classifier, purifier)

@@ -34,7 +34,10 @@ class Batches(IterableDataset[tuple[Tensor, Tensor]]):
         pixels: Tensor | None = None,
     ) -> None:
         if batch > len(data):
-            raise RequestError(f"batch is {batch}, but data {data.name!r} holds {len(data)} images")
+            raise RequestError(
+                f"batch is {batch}, but data {data.name!r} has {len(data)} images to train on; give more, or "
+                f"batch={len(data)}"
+            )
         if batch % world:
             raise RequestError(f"batch is {batch}; it must be a multiple of the {world} devices")
         self.data, self.batch, self.seed = data, batch, seed
