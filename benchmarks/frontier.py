@@ -8,12 +8,14 @@ results: interrupted, the same command goes on. Needs the shared classifiers (CO
 minutes a point with one thread; two of these with different points get along.
 """
 
+import json
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from comdefend import provenance, zoo
 from comdefend.atomic import write_json
@@ -49,7 +51,7 @@ BASE = {
 class Point:
     """One purifier: what turns the dial, and the settings that differ from `BASE`."""
 
-    dial: str
+    dial: Literal["rate", "noise", "loss"]
     settings: dict[str, str] = field(default_factory=dict)
 
     def recipe(self) -> Recipe:
@@ -102,11 +104,16 @@ def trained(recipe: Recipe, stem: str) -> Path:
 
 def measure(name: str) -> None:
     """One point: its purifier, its classifier, and every attacker on both."""
-    weights = trained(POINTS[name].recipe(), name)
+    facts_file = RESULTS / f"{name}.facts.json"
+    recipe = POINTS[name].recipe()
+    weights = trained(recipe, name)
     purifier = f"comdefend:weights={weights}"
     tuning = [f"classifier.purifier={purifier}", "epochs=2"]
     classifier = trained(load_recipe("cifar10-resnet9-purified", tuning), f"{name}-classifier")
     file = RESULTS / f"{name}.json"
+    if facts_file.is_file() and json.loads(facts_file.read_text())["reference"] != purifier:
+        facts_file.unlink()  # of another purifier: what stood there is no point of the frontier any more
+        file.unlink()
     made: list[Result] = []
     for network, sources in ((THIRD_PARTY, [OWN]), (str(classifier), [OWN, THIRD_PARTY])):
         judged = partial(
@@ -128,13 +135,21 @@ def measure(name: str) -> None:
     psnr = reconstruction(load_comdefend(str(weights)), images)
     facts, _ = zoo.read(str(weights), kind="purifier")
     write_json(
-        file.with_suffix(".facts.json"),
+        facts_file,
         {
-            "dial": POINTS[name].dial, "architecture": facts.architecture, "recipe": facts.recipe,
+            "reference": purifier, "dial": POINTS[name].dial, "architecture": facts.architecture,
+            "recipe": facts.recipe,
             "psnr": psnr.psnr, "interval": psnr.interval, "images": psnr.images, "seed": 0,
             **provenance.made(),
         },
     )  # fmt: skip
+
+
+def done(name: str) -> bool:
+    """Whether a point was measured to its end, with the settings that it has now."""
+    file = RESULTS / f"{name}.facts.json"
+    folder = RUNS / f"{name}-{fingerprint(POINTS[name].recipe().to_dict())[:8]}"
+    return file.is_file() and f"{folder}/" in json.loads(file.read_text())["reference"]
 
 
 def _kept(file: Path) -> list[Result]:
@@ -155,6 +170,9 @@ def _tell(done: int, total: int, text: str) -> None:
 if __name__ == "__main__":
     os.chdir(ROOT)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    for name in sys.argv[1:] or POINTS:
+    unknown = set(sys.argv[1:]) - set(POINTS)
+    if unknown:
+        sys.exit(f"there are no points {', '.join(sorted(unknown))}; known: {', '.join(POINTS)}")
+    for name in sys.argv[1:] or [name for name in POINTS if not done(name)]:
         print(name, file=sys.stderr)
         measure(name)

@@ -67,7 +67,7 @@ def measure_reconstruction() -> None:
 
 def command(name: str, *arguments: str) -> None:
     folder = BUILD / name
-    assert comdefend(["evaluate", *arguments, "--output", str(folder)]) == 0
+    assert comdefend(["evaluate", *arguments, "--resume", "--output", str(folder)]) == 0
     (RESULTS / f"{name}.json").write_bytes((folder / "results.json").read_bytes())
 
 

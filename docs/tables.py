@@ -223,7 +223,7 @@ def frontier() -> str:
     if not points:
         return "Not run yet."
     heads = (
-        "point", "bits a pixel", "noise", "PSNR", "clean", *(f"{e}/255" for e in BUDGETS),
+        "point", "bits a pixel", "noise", "loss", "PSNR", "clean", *(f"{e}/255" for e in BUDGETS),
         "BIM-50, 8/255", "other networks', 8/255", "white-box, 8/255",
     )  # fmt: skip
     parts = []
@@ -233,7 +233,10 @@ def frontier() -> str:
     ):
         lines = [f"**{title}**", "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
         for name, (facts, results) in points.items():
-            own = [r for r in results if (".py:" in r.classifier) == third_party]
+            own = [
+                r for r in results
+                if (".py:" in r.classifier) == third_party and r.defence in ("none", facts["reference"])
+            ]  # fmt: skip
             lines.append(f"| {name} | {' | '.join([*_dials(facts), *_withstood(own)])} |")
         parts.append("\n".join(lines))
     facts, results = next(iter(points.values()))
@@ -259,13 +262,17 @@ def _rate(facts: dict[str, Any]) -> float:
 
 
 def _dials(facts: dict[str, Any]) -> list[str]:
-    return [f"{_rate(facts):g}", f"{facts['recipe']['purifier']['noise']:g}", _decibel(facts)]
+    options = facts["recipe"]["purifier"]
+    loss = "pixels and logits" if options["guides"] else "pixels"
+    return [f"{_rate(facts):g}", f"{options['noise']:g}", loss, _decibel(facts)]
 
 
 def _withstood(results: list[Result]) -> list[str]:
     """The cells of a purifier: clean, the worst of the gray-box attacks at each budget, and the others."""
     own = [r for r in results if r.defence != "none"]
-    clean = max((r for r in own if r.threat_model is None), key=lambda r: r.n)
+    # Of each number of images one: 100 images are not the first 100 of 300.
+    clean = {r.n: r for r in own if r.threat_model is None}
+    most = max(clean)
 
     def worst(wanted: Callable[[Result], bool], epsilon: int, knowledge: str = "gray-box") -> str:
         made = [
@@ -275,11 +282,11 @@ def _withstood(results: list[Result]) -> list[str]:
         ]  # fmt: skip
         if not made or made[0].threat_model is None:
             return ""
-        found = worst_of(clean, made, made[0].threat_model)
-        return percent(found) + (f" n={found.n}" if found.n < clean.n else "")
+        found = worst_of(clean[max(r.n for r in made)], made, made[0].threat_model)
+        return percent(found) + (f" n={found.n}" if found.n < most else "")
 
     return [
-        percent(clean),
+        percent(clean[most]),
         *(worst(lambda r: not r.via and ":" not in r.attack, epsilon) for epsilon in BUDGETS),
         worst(lambda r: r.attack.startswith("bim:"), 8),
         worst(lambda r: r.via.startswith("transfer"), 8),

@@ -148,7 +148,7 @@ def test_work_without_a_terminal_says_where_it_is(
     with cli._bar("counting", False) as move:
         move(1, 4, "sheep")
         move(3, 4, "sheep")
-    assert "counting sheep: 3/4, about" in capsys.readouterr().err
+    assert "counting sheep: 3/4, 0 s" in capsys.readouterr().err
 
 
 def test_evaluate_brings_photographs_to_one_size(

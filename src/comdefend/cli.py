@@ -167,7 +167,7 @@ def evaluate(
     ] = None,
     sources: Annotated[
         list[str] | None,
-        typer.Option(help="Other classifiers, whose adversarial images are tried as well; repeatable."),
+        typer.Option(help="Other classifiers, whose PGD images are tried as well; repeatable."),
     ] = None,
     l2_epsilons: Annotated[str, typer.Option(help="Budgets of fixed L2 attacks, comma-separated.")] = "0.5",
     strict: Annotated[
@@ -213,6 +213,10 @@ def evaluate(
     make_folder(output)
     parts = output / PARTS
     before = [path for path in (parts, output / RESULTS) if path.is_file()]
+    if resume and overwrite:
+        raise RequestError(
+            "--resume goes on with an evaluation and --overwrite begins anew: give one of them"
+        )
     if before and not (resume or overwrite):
         raise RequestError(
             f"output {str(output)!r} holds an evaluation: --resume goes on with it, --overwrite begins anew"
@@ -321,7 +325,7 @@ def models(json_: Json = False) -> None:
     for heading in ("name", "kind", "data", "on the test images"):
         table.add_column(heading, no_wrap=heading == "name")
     for facts in sorted(known, key=lambda facts: get_args(zoo.Kind).index(facts.kind)):
-        table.add_row(facts.name, facts.kind, facts.data, facts.score())
+        table.add_row(facts.name, facts.kind, facts.data, facts.in_words())
     Console().print(table)
 
 
@@ -424,7 +428,7 @@ def _list(option: str, text: str) -> list[str]:
 def _epsilon(text: str) -> float:
     """A budget in units of 1/255, or written as `8/255`, as a fraction."""
     units = _number("epsilon (units of 1/255, such as 8)", text.removesuffix("/255"))
-    if 0 < units < _LEAST:
+    if 0 < units < _LEAST and not text.endswith("/255"):
         raise RequestError(f"epsilon {text} is in units of 1/255, and so nearly nothing: write 8, or 8/255")
     return units / 255
 
@@ -468,8 +472,8 @@ def _bar(what: str, quiet: bool) -> Iterator[Any]:
             now = time.monotonic()
             if not (quiet or screen.is_terminal) and now - told > _SILENCE:  # a bar needs a terminal
                 told = now
-                left = f", about {(now - started) / done * (total - done):.0f} s left" if done else ""
-                screen.print(f"{what} {text}: {done}/{total}{left}", highlight=False, markup=False)
+                passed = f"{now - started:.0f} s"
+                screen.print(f"{what} {text}: {done}/{total}, {passed}", highlight=False, markup=False)
 
         yield move
 

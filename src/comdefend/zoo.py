@@ -51,7 +51,7 @@ class Facts:
     scores: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
 
-    def score(self) -> str:
+    def in_words(self) -> str:
         """What was measured, in words: "32.82 dB PSNR", "88.7 % accuracy"."""
         found = [
             f"{self.scores[key] * scale:.{digits}f} {unit}"

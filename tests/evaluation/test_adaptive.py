@@ -238,6 +238,7 @@ def test_a_mode_is_for_those_defences_that_know_it(sample: ImageSet) -> None:
         ({"stand_ins": ["comdefent"]}, "did you mean comdefend"),
         ({"sources": ["cifar10-resnet8"]}, "no weights named 'cifar10-resnet8'"),
         ({"sources": ["fashion-mnist-resnet9"]}, "'fashion-mnist-resnet9'"),
+        ({"sources": "cifar10-resnet9", "knowledge": "white-box"}, "knowledge must name him"),
     ],
 )
 def test_requests_that_cannot_be_met_are_refused(

@@ -268,16 +268,22 @@ def test_single_names_and_numbers_do_for_lists(sample: ImageSet) -> None:
     assert {r.threat_model.epsilon for r in one.results if r.threat_model} == {8 / 255}
 
 
-def test_a_report_prints_as_the_tables_with_their_threat_model(sample: ImageSet) -> None:
+def test_a_report_prints_as_the_tables_with_their_threat_model(
+    sample: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
     made = evaluate(TinyClassifier(classes=10).eval(), "jpeg", data=sample, limit=4, attacks=["fgsm"])
     text = str(made)
     for word in ("undefended", "jpeg", "minimal", "8/255 linf", "Attacker (gray-box)"):
         assert word in text, word
     assert "sha256" not in text
+    assert "\x1b" not in text
 
 
 def test_what_is_no_module_and_a_budget_that_is_no_fraction_are_refused(sample: ImageSet) -> None:
     with pytest.raises(RequestError, match=r"classifier is a function; a torch\.nn\.Module"):
         evaluate(lambda images: images, "none", data=sample, limit=4)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="purifier is a function"):
+        evaluate(TinyClassifier(classes=10).eval(), lambda images: images, data=sample, limit=4)  # type: ignore[arg-type]
     with pytest.raises(RequestError, match=r"epsilon is 8 as a fraction .* did you mean 8/255\?"):
         evaluate(TinyClassifier(classes=10).eval(), "none", data=sample, limit=4, epsilons=[8])

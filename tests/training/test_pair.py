@@ -95,6 +95,12 @@ def test_the_mean_of_the_weights_is_kept_where_it_is_asked_for(tmp_path: Path) -
     ("override", "message"),
     [
         ("pair.purifier=jpeg", "pair.purifier is 'jpeg'; it must be none or a comdefend"),
+        (
+            "pair.purifier=comdefend:noise=2",
+            "it must be none or a comdefend of float32, order rgb and no noise",
+        ),
+        ("classifier.purifier=jpeg", "a pair has its own purifier and attack"),
+        ("trains=classifier", "settings of a pair need trains: pair"),
         ("pair.tuned=true", "pair.tuned needs a pair.purifier"),
         ("pair.share=0", "pair.share is 0.0, pair.average 0.0; share must lie above 0"),
         ("pair.average=1", "average from 0 to below 1"),
@@ -109,7 +115,13 @@ def test_what_a_pair_cannot_be_trained_with_is_refused(tmp_path: Path, override:
     assert not (tmp_path / "run" / "weights.safetensors").exists()
 
 
-def test_an_unknown_gradient_mode_is_refused(tmp_path: Path, purifier: Path) -> None:
-    run = recipe(tmp_path, f"pair.purifier=comdefend:weights={purifier}", "pair.mode=guess")
-    with pytest.raises(RequestError, match=r"pair\.mode is 'guess'; known: tempered"):
+@pytest.mark.parametrize(
+    ("mode", "tuned"), [("guess", False), ("autograd", False), ("autograd", True), ("identity", True)]
+)
+def test_a_mode_that_passes_no_gradient_is_refused(
+    tmp_path: Path, purifier: Path, mode: str, tuned: bool
+) -> None:
+    reference = f"pair.purifier=comdefend:weights={purifier}"
+    run = recipe(tmp_path, reference, f"pair.mode={mode}", f"pair.tuned={tuned}")
+    with pytest.raises(RequestError, match=rf"pair\.mode is '{mode}', which passes no gradient"):
         start(run, output=tmp_path / "run", device="cpu")

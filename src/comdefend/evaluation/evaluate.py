@@ -93,11 +93,12 @@ def evaluate(
     who judges what he attacks they are the same.
 
     `knowledge`: "gray-box" attacks the bare classifier, with `stand_ins`, references of purifiers, the
-    classifier behind each of these too, and with `sources`, references of classifiers, each of these in
-    its place; "white-box" differentiates each defence in `modes` (by default all that it has, see
-    `evaluation.adaptive`), through `draws` draws of a random one; "black-box" asks for answers. With an
-    attacker who knows more than the classifier, the worst case of all attacks is among the results; with
-    a white-box one, and `checks`, the evaluation is checked too (see `evaluation.checks`).
+    classifier behind each of these too, and runs PGD (fixed, L-infinity) on `sources`, references of other
+    classifiers, as an attacker does who has not even this one; "white-box" differentiates each defence in
+    `modes` (by default all that it has, see `evaluation.adaptive`), through `draws` draws of a random one;
+    "black-box" asks for answers. With an attacker who knows more than the classifier, the worst case of
+    all attacks is among the results; with a white-box one, and `checks`, the evaluation is checked too
+    (see `evaluation.checks`).
 
     `limit` images are drawn by `seed`; `batch` bounds memory (what an attack draws at random depends
     on it), by default a hundred images or, of large ones, `PIXELS_AT_ONCE`; `examples`: how many
@@ -117,8 +118,12 @@ def evaluate(
     find_device(device)
     attacks, knowledge = _several(attacks), _several(knowledge)
     modes = modes if modes is None else _several(modes)
-    stand_ins, sources = ([g] if isinstance(g, str) else g for g in (stand_ins, sources))
-    epsilons, l2_epsilons = ((g,) if isinstance(g, int | float) else g for g in (epsilons, l2_epsilons))
+    stand_ins, sources = _listed(stand_ins, str), _listed(sources, str)
+    epsilons, l2_epsilons = _listed(epsilons, int | float), _listed(l2_epsilons, int | float)
+    if (stand_ins or sources) and "gray-box" not in knowledge:
+        raise RequestError("stand-ins and sources are a gray-box attacker's: knowledge must name him")
+    if isinstance(classifier, str) and classifier in sources:
+        raise RequestError(f"source {classifier!r} is the classifier itself, which is attacked anyway")
     for level in knowledge:
         if level not in KNOWLEDGE:
             raise RequestError(f"there is no knowledge {level!r} (known: {', '.join(KNOWLEDGE)})")
@@ -156,7 +161,8 @@ def evaluate(
         if "gray-box" in knowledge:
             run.all(_gray_box(network, tuple(defences), budgets.of(wanted)))
             run.all(adaptive.transfers(network, others, tuple(defences), budgets.linf))
-            run.all(adaptive.from_others(elsewhere, tuple(defences), budgets.linf))
+            if wanted:
+                run.all(adaptive.from_others(elsewhere, tuple(defences), budgets.linf))
         if "white-box" in knowledge:
             for defence, module in defences.items():
                 run.all(
@@ -324,6 +330,11 @@ def _several(given: Sequence[Any]) -> Sequence[Any]:
     return split_list(given) if isinstance(given, str) else given
 
 
+def _listed(given: Any, one: Any) -> Sequence[Any]:
+    """A sequence, or a single one of what it would hold."""
+    return (given,) if isinstance(given, one) else given
+
+
 def _gray_box(
     network: nn.Module, defences: tuple[str, ...], attacks: Iterable[tuple[Attack, float | None]]
 ) -> list[Situation]:
@@ -335,7 +346,8 @@ def _gray_box(
 
 def _defences(purifier: Defences, images: ImageSet, dtype: str) -> dict[str, nn.Module]:
     named: Mapping[str, nn.Module | str]
-    if isinstance(purifier, nn.Module):
+    if not isinstance(purifier, str | Sequence | Mapping):
+        check_module(purifier, what="purifier")
         named = {type(purifier).__name__: purifier}
     elif isinstance(purifier, Mapping):
         named = purifier
@@ -347,6 +359,7 @@ def _defences(purifier: Defences, images: ImageSet, dtype: str) -> dict[str, nn.
             continue
         if isinstance(value, str):
             value = load_purifier(value, channels=images.channels, data=images.name, dtype=dtype)
+        check_module(value, what=f"defence {name!r}")
         needed = value.image_channels if isinstance(value, Purifier) else None
         if needed not in (None, images.channels):
             raise RequestError(

@@ -154,11 +154,12 @@ def as_text(
     results: Sequence[Result], checks: Sequence[Check], notes: Sequence[str], *, width: int = 100
 ) -> str:
     """The same as text without colours."""
-    console = Console(file=StringIO(), width=width)
+    buffer = StringIO()
+    # Plain whatever the surroundings say: notebooks and FORCE_COLOR would divert or colour it.
+    console = Console(file=buffer, width=width, force_terminal=False, force_jupyter=False, color_system=None)
     for part in shown(results, checks, notes, width=width):
         console.print(part)
-    text: str = console.file.getvalue()  # type: ignore[attr-defined]
-    return text
+    return buffer.getvalue().rstrip("\n")
 
 
 def terminal_tables(results: Sequence[Result], *, width: int = 80) -> list[Table]:

@@ -16,6 +16,9 @@ from comdefend.training.optimisers import make_optimiser, schedule_factor
 from comdefend.training.recipe import Recipe
 from comdefend.zoo import Kind
 
+WEIGHTS = "weights"
+"""The stem of the file of what a recipe is named for."""
+
 VALIDATION_SIDE = 128
 """Validation images larger than this, and than the crop of the recipe, are cut to their middle."""
 
@@ -39,6 +42,8 @@ class Training(lightning.LightningModule):
     """
 
     network: nn.Module
+    kind: Kind
+    """What the network is, in the zoo."""
     score_name: str
     """What validation measures, as logs and facts call it."""
     also: tuple[str, ...] = ()
@@ -99,9 +104,7 @@ class Training(lightning.LightningModule):
 
     def parts(self) -> list[Part]:
         """What was trained, called once after the last step; first what the recipe is named for."""
-        kind = self.recipe.trains
-        assert kind != "pair"
-        return [Part("weights", self.recipe.name, kind, self.network, self.architecture())]
+        return [Part(WEIGHTS, self.recipe.name, self.kind, self.network, self.architecture())]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["recipe"] = self.recipe.to_dict()

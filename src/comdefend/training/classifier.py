@@ -51,6 +51,7 @@ class ClassifierTraining(Training):
     Jeddi et al., "A simple fine-tuning is all you need", 2020).
     """
 
+    kind = "classifier"
     score_name, unit = "accuracy", "%"
 
     def __init__(self, recipe: Recipe, data: ImageSet, validation: ImageSet, *, cache: Path) -> None:

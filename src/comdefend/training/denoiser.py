@@ -25,6 +25,7 @@ class DenoiserTraining(Training):
     """
 
     network: DUNet
+    kind = "denoiser"
     score_name, unit = "accuracy", "%"
 
     def __init__(self, recipe: Recipe, data: ImageSet, validation: ImageSet) -> None:

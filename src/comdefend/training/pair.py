@@ -21,11 +21,12 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from comdefend.attacks import PGD
+from comdefend.attacks.adaptive import AdaptiveView
 from comdefend.data import ImageSet
 from comdefend.errors import RequestError
 from comdefend.model import channels_last
 from comdefend.purifiers import ComDefendPurifier, load_purifier
-from comdefend.training.base import Part, Training
+from comdefend.training.base import WEIGHTS, Part, Training
 from comdefend.training.batches import seeded
 from comdefend.training.classifier import classifier_architecture, cutout, new_classifier
 from comdefend.training.purifier import with_noise
@@ -33,6 +34,9 @@ from comdefend.training.recipe import Recipe
 
 WATCH = PGD(steps=10, step=0.25)
 """What validation attacks with, whatever training does."""
+
+WATCHED = 500
+"""Of so many images, in whole batches: attacks take their time."""
 
 
 class Pair(nn.Module):
@@ -46,16 +50,24 @@ class Pair(nn.Module):
         self.purifier, self.classifier, self.mode = purifier, classifier, mode
 
     def forward(self, images: Tensor) -> Tensor:
+        """The logits, N x K, of images N x C x H x W in [0, 1]."""
         logits: Tensor = self.classifier(self.purified(images))
         return logits
 
     def purified(self, images: Tensor) -> Tensor:
+        """What the classifier sees, N x C x H x W, passing gradients back in the manner of `mode`."""
         if self.purifier is None:
             return images
         if torch.is_grad_enabled():
             return self.purifier.through(images, self.mode)
-        # Without tiles: training images are small.
-        return self.purifier.model(images)  # type: ignore[no-any-return]
+        purified: Tensor = self.purifier(images)
+        return purified
+
+    def attacked(self, knowledge: str) -> nn.Module:
+        """What an attacker of that knowledge differentiates."""
+        if knowledge == "gray-box" or self.purifier is None:
+            return self.classifier
+        return AdaptiveView(self.classifier, self.purifier, mode=self.mode)
 
 
 class PairTraining(Training):
@@ -64,6 +76,7 @@ class PairTraining(Training):
     """
 
     network: Pair
+    kind = "classifier"
     score_name, unit = "accuracy", "%"
     also = ("robust_accuracy",)
 
@@ -72,22 +85,7 @@ class PairTraining(Training):
         self.options = recipe.pair
         self.shift, self.flip = recipe.classifier.shift, recipe.classifier.flip
         classifier = new_classifier(recipe, data)
-        purifier = None
-        if self.options.purifier != "none":
-            loaded = load_purifier(self.options.purifier, channels=data.channels, data=recipe.data)
-            if not isinstance(loaded, ComDefendPurifier):
-                raise RequestError(
-                    f"recipe {recipe.name!r}: pair.purifier is {self.options.purifier!r}; it must be "
-                    "none or a comdefend, whose networks can be trained"
-                )
-            if not loaded.knows(self.options.mode):
-                raise RequestError(
-                    f"recipe {recipe.name!r}: pair.mode is {self.options.mode!r}; known: "
-                    f"{', '.join(loaded.gradient_modes)}"
-                )
-            loaded.requires_grad_(self.options.tuned)
-            purifier = loaded
-        self.network = Pair(purifier, classifier, mode=self.options.mode)
+        self.network = Pair(_purifier(recipe, data), classifier, mode=self.options.mode)
         channels_last(self.network)
         self.averaged = (
             AveragedModel(
@@ -96,6 +94,8 @@ class PairTraining(Training):
             if self.options.average
             else None
         )
+        if self.averaged is not None:  # followed, not trained
+            self.averaged.requires_grad_(False)
 
     @property
     def judged(self) -> Pair:
@@ -128,14 +128,11 @@ class PairTraining(Training):
         if self.averaged is not None:
             self.averaged.update_parameters(self.network)
 
-    def on_validation_epoch_start(self) -> None:
-        self.judged.eval()
-
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
         pair = self.judged
         self.report((pair(images).argmax(1) == labels).float().mean())
-        if batch_idx >= max(1, len(self.validation) // 400):  # a quarter will do: attacks take their time
+        if batch_idx * len(images) >= WATCHED:
             return
         with torch.inference_mode(False), torch.enable_grad():
             attacked = self._attack(WATCH, pair, images.clone(), labels.clone(), batch_idx)
@@ -147,11 +144,12 @@ class PairTraining(Training):
         return self._attack(attack, self.network, images, labels, self.global_step)
 
     def _attack(self, attack: PGD, pair: Pair, images: Tensor, labels: Tensor, draw: int) -> Tensor:
-        target: nn.Module = pair if self.options.knowledge == "white-box" else pair.classifier
+        """Attacked images; `draw` says which of the random starts, besides the seed and the process."""
+        target = pair.attacked(self.options.knowledge)
         cuda = [self.device] if self.device.type == "cuda" else []
         # The random start is drawn from torch's global numbers; the training's own are functions of its step.
         with torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(seeded(self.recipe.seed, 6, draw).initial_seed() % 2**63)
+            torch.manual_seed(seeded(self.recipe.seed, 6, draw, self.global_rank).initial_seed())
             return attack(target, images, labels, epsilon=self.options.epsilon / 255)
 
     def architecture(self) -> dict[str, Any]:
@@ -160,9 +158,34 @@ class PairTraining(Training):
     def parts(self) -> list[Part]:
         """The classifier, and the purifier where it was trained: of `x-resnet9` it is named `x`."""
         name, pair = self.recipe.name, self.judged
-        found = [Part("weights", name, "classifier", pair.classifier, self.architecture())]
+        found = [Part(WEIGHTS, name, "classifier", pair.classifier, self.architecture())]
         if pair.purifier is not None and self.options.tuned:
             stem = name.removesuffix(f"-{self.recipe.classifier.architecture}")
             own, model = (stem if stem != name else f"{name}-purifier"), pair.purifier.model
             found.append(Part("purifier", own, "purifier", model, model.config.to_dict()))
         return found
+
+
+def _purifier(recipe: Recipe, data: ImageSet) -> ComDefendPurifier | None:
+    """The purifier of a recipe's pair; `RequestError` for one that cannot stand there."""
+    options, where = recipe.pair, f"recipe {recipe.name!r}"
+    if options.purifier == "none":
+        return None
+    found = load_purifier(options.purifier, channels=data.channels, data=recipe.data)
+    # What its file does not hold (order, noise, dtype) would be lost with the trained weights.
+    if (
+        not isinstance(found, ComDefendPurifier)
+        or found.stochastic
+        or (found.order, found.dtype) != ("rgb", torch.float32)
+    ):
+        raise RequestError(
+            f"{where}: pair.purifier is {options.purifier!r}; it must be none or a comdefend of float32, "
+            "order rgb and no noise"
+        )
+    blind = {"autograd", "identity"} if options.tuned else {"autograd"}
+    if options.mode in blind or not found.knows(options.mode):
+        raise RequestError(
+            f"{where}: pair.mode is {options.mode!r}, which passes no gradient to what is trained; "
+            "straight-through, surrogate and tempered-200 (or another number) do"
+        )
+    return found.requires_grad_(options.tuned)

@@ -16,6 +16,7 @@ class PixelCNNTraining(Training):
     """Maximum likelihood, validated by bits per dimension (less is better)."""
 
     network: PixelCNN
+    kind = "pixelcnn"
     score_name, unit = "bits_per_dimension", "bits"
 
     def __init__(self, recipe: Recipe, data: ImageSet, validation: ImageSet) -> None:

@@ -23,6 +23,7 @@ class PurifierTraining(Training):
     """ComDefend under the loss of Eq. 3, validated by the PSNR of its hard code."""
 
     network: ComDefend
+    kind = "purifier"
     score_name, unit = "psnr", "dB"
 
     def __init__(self, recipe: Recipe, data: ImageSet, validation: ImageSet, *, grids: Path) -> None:

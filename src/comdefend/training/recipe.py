@@ -91,10 +91,11 @@ class PairOptions:
     `purifier`: a reference of a comdefend to begin with, or "none". `tuned`: its networks are trained too,
     through the hard code, whose gradient is that of `mode`, with the squared error of the purified against
     the clean image at the weight `fidelity` beside the cross-entropy, so that it stays an image. `noise`:
-    as for `PurifierOptions`, before the purifier. `attack`: "pgd" attacks `share` of every batch, in
-    `steps` of `step` (a fraction of epsilon) from a random point within `epsilon` (in units of 1/255),
-    with the `knowledge` of the classifier alone or of both. `average`: how much of the running mean of the
-    weights stays at each step; the mean is what is kept (0: the last weights are).
+    as for `PurifierOptions`, before the attack, whose perturbation comes on top of it. `attack`: "pgd"
+    attacks `share` of every batch, in `steps` of `step` (a fraction of epsilon) from a random point within
+    `epsilon` (in units of 1/255), with the `knowledge` of the classifier alone or of both. `average`: how
+    much of the running mean of the weights stays at each step; the mean is what is kept (0: the last
+    weights are).
     """
 
     purifier: str = "none"
@@ -213,6 +214,12 @@ class Recipe:
                 f"recipe {self.name!r}: pair.share is {pair.share}, pair.average {pair.average}; "
                 "share must lie above 0 and at most at 1, average from 0 to below 1"
             )
+        if self.trains == "pair" and (options.purifier, options.adversarial) != ("none", "none"):
+            raise RequestError(
+                f"recipe {self.name!r}: a pair has its own purifier and attack: pair.purifier, pair.attack"
+            )
+        if self.trains != "pair" and pair != PairOptions():
+            raise RequestError(f"recipe {self.name!r}: settings of a pair need trains: pair")
         if pair.tuned and pair.purifier == "none":
             raise RequestError(f"recipe {self.name!r}: pair.tuned needs a pair.purifier")
         if not 0 <= pair.fidelity < inf or (pair.fidelity and not pair.tuned):

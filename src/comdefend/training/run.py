@@ -30,7 +30,6 @@ from comdefend.training.recipe import PRECISIONS, Recipe
 log = logging.getLogger(__name__)
 
 LAST = "last.ckpt"
-WEIGHTS = "weights.safetensors"
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -82,7 +81,8 @@ def train(
     devices: int | None = None,
     stop_after: int | None = None,
 ) -> zoo.Facts | None:
-    """Train what a recipe describes; the weights end as `output/weights.safetensors`.
+    """Train what a recipe describes; the weights end as `output/weights.safetensors`, those of a
+    purifier that was trained beside a classifier as `output/purifier.safetensors`.
 
     `resume` continues from `output/last.ckpt` on the path that an unbroken run would have taken.
     `stop_after`: leave after so many intervals, as if interrupted (None is returned then).
@@ -237,6 +237,6 @@ def _finish(module: Training, trainer: lightning.Trainer, output: Path) -> zoo.F
             ),
             (output / part.file).with_suffix(".safetensors"),
         )
-        for part in parts
+        for part in reversed(parts)  # what the recipe is named for comes last: a run that has it is done
     ]
-    return written[0]
+    return written[-1]
