@@ -30,10 +30,13 @@ DATA_VARIABLE = "COMDEFEND_DATA"
 
 @dataclass(frozen=True)
 class NamedSet:
-    """A data set that has a name of its own: its folder under $COMDEFEND_DATA and its place on the hub."""
+    """A data set that has a name of its own: its folder under $COMDEFEND_DATA, its place on the hub, and
+    how many classes it has.
+    """
 
     folder: str
     hub: str
+    classes: int = 10
 
 
 NAMED = {
@@ -72,6 +75,12 @@ class ImageSet:
         self._label_column = labels[0] if labels else None
         self.channels = 1 if _is_grey(self._pil(0)) else 3
         self.classes = _class_names(rows, self._label_column)
+
+    @property
+    def class_count(self) -> int | None:
+        """How many classes there are, or None where a part of them may be all that is here: a folder's."""
+        named = NAMED.get(self.name.removeprefix("sample:"))
+        return named.classes if named else None
 
     def __len__(self) -> int:
         return len(self._rows)

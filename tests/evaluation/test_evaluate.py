@@ -258,6 +258,11 @@ def test_an_empty_data_set_is_refused(sample: ImageSet) -> None:
         evaluate(TinyClassifier(classes=10), Identity(), data=sample.subset([]))
 
 
+def test_a_classifier_for_other_classes_is_refused(sample: ImageSet) -> None:
+    with pytest.raises(RequestError, match="knows 12 classes, and the data 10: it is for other data"):
+        evaluate(TinyClassifier(classes=12).eval(), "none", data=sample, limit=4)
+
+
 def test_single_names_and_numbers_do_for_lists(sample: ImageSet) -> None:
     network = TinyClassifier(classes=10).eval()
     one = evaluate(

@@ -68,11 +68,18 @@ def load_classifier(reference: str) -> nn.Module:
     return channels_last(zoo.fill(network, tensors, name=reference))
 
 
-def check_classifier(classifier: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, name: str) -> int:
+def check_classifier(
+    classifier: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    name: str,
+    classes: int | None = None,
+) -> int:
     """Try a classifier on a few images before any work; the number of its classes.
 
     Raises `RequestError` where it does not take these images, gives no logits N x K, gives
-    probabilities, or knows fewer classes than the labels name.
+    probabilities, knows fewer classes than the labels name, or others than the `classes` of the data.
     """
     shape = "x".join(str(side) for side in images.shape[1:])
     try:
@@ -97,5 +104,10 @@ def check_classifier(classifier: nn.Module, images: torch.Tensor, labels: torch.
     if low < 0 or high >= logits.shape[1]:
         raise RequestError(
             f"classifier {name!r} knows {logits.shape[1]} classes, but the labels run from {low} to {high}"
+        )
+    if classes is not None and logits.shape[1] != classes:
+        raise RequestError(
+            f"classifier {name!r} knows {logits.shape[1]} classes, and the data {classes}: "
+            "it is for other data"
         )
     return int(logits.shape[1])

@@ -142,7 +142,8 @@ def evaluate(
     wanted, notes = _attacks(attacks, _several(protocols) if "gray-box" in knowledge else ())
     with as_judged([network, *defences.values(), *others.values(), *elsewhere.values()], device):
         for reference, module in {**elsewhere, name: network}.items():
-            check_classifier(module, images.images(chosen[:2]).to(device), labels, name=reference)
+            few = images.images(chosen[:2]).to(device)
+            check_classifier(module, few, labels, name=reference, classes=images.class_count)
         height, width = images.array(chosen[0]).shape[:2]
         room = PIXELS_AT_ONCE if tuple(knowledge) == ("gray-box",) and not others else PIXELS_THROUGH
         judge = Judge(

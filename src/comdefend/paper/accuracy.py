@@ -195,7 +195,7 @@ class _Laboratory:
                     raise
                 missing[row] = str(error)
         for name, classifier in self.classifiers.items():
-            check_classifier(classifier, images, labels, name=name)
+            check_classifier(classifier, images, labels, name=name, classes=self.data.class_count)
             self.digests[name] = digest(classifier)
         return missing
 

@@ -147,7 +147,8 @@ def _run(
     if classify:
         judge = load_classifier(reference).to(settings.device)
         labels = images.labels(rows)
-        check_classifier(judge, images.images(rows[:2]).to(settings.device), labels, name=reference)
+        few = images.images(rows[:2]).to(settings.device)
+        check_classifier(judge, few, labels, name=reference, classes=images.class_count)
         judged_by = [reference, digest(judge)]
         common |= {"classifier": reference, "unpurified": _judged(judge, images.images(rows), labels)}
     recipe = _hash(point_recipe(Point(), settings, steps=steps))
