@@ -234,5 +234,8 @@ def test_strict_fails_where_the_gradient_is_hidden(
     ]  # fmt: skip
     assert main([*words, "--strict"]) == 1
     assert "gradient health" in capsys.readouterr().err
-    assert main(words) == 0
+    assert main([*words, "--overwrite"]) == 0
     assert (tmp_path / "r" / "checks.json").is_file()
+    assert main([*words, "--overwrite", "--no-checks"]) == 0
+    assert not (tmp_path / "r" / "checks.json").exists()
+    assert not (tmp_path / "r" / "curves.png").exists()

@@ -65,12 +65,18 @@ def write_report(report: Report, folder: Path) -> dict[str, Path]:
     make_folder(folder)
     paths = {"results": folder / RESULTS, "page": folder / PAGE}
     write_results(paths["results"], report.results)
-    (folder / PARTS).unlink(missing_ok=True)
+    # What an earlier evaluation left, and this one may not have.
+    for stale in (
+        PARTS,
+        CHECKS,
+        "accuracy.png",
+        "curves.png",
+        *(p.name for p in folder.glob("examples*.png")),
+    ):
+        (folder / stale).unlink(missing_ok=True)
     if report.checks:
         paths["checks"] = folder / CHECKS
         write_json(paths["checks"], [asdict(check) for check in report.checks])
-    for stale in folder.glob("examples*.png"):
-        stale.unlink()
     pictures = []
     if any(result.protocol for result in report.results):
         plot = as_png(accuracy_plot(report.results))
