@@ -93,9 +93,14 @@ POINTS: dict[str, Point] = {
 """In the order in which they tell most: a frontier that is not finished has its ends first."""
 
 
+def run_folder(recipe: Recipe, stem: str) -> Path:
+    """Where a recipe is trained; its hash is in the name, so another recipe's weights are never taken."""
+    return RUNS / f"{stem}-{fingerprint(recipe.to_dict())[:8]}"
+
+
 def trained(recipe: Recipe, stem: str) -> Path:
-    """Weights of a recipe: there already, gone on with, or trained now. Its hash is in the folder's name."""
-    folder = RUNS / f"{stem}-{fingerprint(recipe.to_dict())[:8]}"
+    """Weights of a recipe: there already, gone on with, or trained now."""
+    folder = run_folder(recipe, stem)
     weights = folder / "weights.safetensors"
     if not weights.is_file():
         start(recipe, output=folder, resume=(folder / "last.ckpt").is_file(), device="cpu")
@@ -148,7 +153,7 @@ def measure(name: str) -> None:
 def done(name: str) -> bool:
     """Whether a point was measured to its end, with the settings that it has now."""
     file = RESULTS / f"{name}.facts.json"
-    folder = RUNS / f"{name}-{fingerprint(POINTS[name].recipe().to_dict())[:8]}"
+    folder = run_folder(POINTS[name].recipe(), name)
     return file.is_file() and f"{folder}/" in json.loads(file.read_text())["reference"]
 
 
