@@ -21,10 +21,10 @@ from comdefend import provenance, zoo
 from comdefend.atomic import write_json
 from comdefend.data import load_data
 from comdefend.evaluation import Result, evaluate, read_results, write_results
-from comdefend.evaluation.fingerprint import fingerprint
 from comdefend.evaluation.reconstruction import reconstruction
+from comdefend.paper.trainings import run_folder, weights_in
 from comdefend.purifiers import load_comdefend
-from comdefend.training import Recipe, load_recipe, start
+from comdefend.training import Recipe, load_recipe
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import ROOT, THIRD_PARTY
@@ -93,30 +93,20 @@ POINTS: dict[str, Point] = {
 """In the order in which they tell most: a frontier that is not finished has its ends first."""
 
 
-def run_folder(recipe: Recipe, stem: str) -> Path:
-    """Where a recipe is trained; its hash is in the name, so another recipe's weights are never taken."""
-    return RUNS / f"{stem}-{fingerprint(recipe.to_dict())[:8]}"
-
-
 def trained(recipe: Recipe, stem: str) -> Path:
     """Weights of a recipe: there already, gone on with, or trained now."""
-    folder = run_folder(recipe, stem)
-    weights = folder / "weights.safetensors"
-    if not weights.is_file():
-        start(recipe, output=folder, resume=(folder / "last.ckpt").is_file(), device="cpu")
-    return weights
+    return weights_in(run_folder(recipe, RUNS / stem), recipe, device="cpu")
 
 
 def measure(name: str) -> None:
     """One point: its purifier, its classifier, and every attacker on both."""
     facts_file = RESULTS / f"{name}.facts.json"
-    recipe = POINTS[name].recipe()
-    weights = trained(recipe, name)
+    weights = trained(POINTS[name].recipe(), name)
     purifier = f"comdefend:weights={weights}"
     tuning = [f"classifier.purifier={purifier}", "epochs=2"]
     classifier = trained(load_recipe("cifar10-resnet9-purified", tuning), f"{name}-classifier")
     file = RESULTS / f"{name}.json"
-    if facts_file.is_file() and json.loads(facts_file.read_text())["reference"] != purifier:
+    if facts_file.is_file() and not done(name):
         facts_file.unlink()  # of another purifier: what stood there is no point of the frontier any more
         file.unlink()
     made: list[Result] = []
@@ -153,7 +143,7 @@ def measure(name: str) -> None:
 def done(name: str) -> bool:
     """Whether a point was measured to its end, with the settings that it has now."""
     file = RESULTS / f"{name}.facts.json"
-    folder = run_folder(POINTS[name].recipe(), name)
+    folder = run_folder(POINTS[name].recipe(), RUNS / name)
     return file.is_file() and f"{folder}/" in json.loads(file.read_text())["reference"]
 
 

@@ -217,12 +217,21 @@ def _hash(recipe: Recipe) -> str:
 def trained(point: Point, settings: Settings, *, steps: int) -> Path:
     """Weights of a point: trained now, gone on with, or there already."""
     recipe = point_recipe(point, settings, steps=steps)
-    # The recipe is part of the name: where it changes, the old weights are not those of this point.
-    folder = settings.trained / f"{point.name}-{steps}-{_hash(recipe)}"
+    folder = run_folder(recipe, settings.trained / f"{point.name}-{steps}")
+    return weights_in(folder, recipe, device=settings.device)
+
+
+def run_folder(recipe: Recipe, stem: Path) -> Path:
+    """Where a recipe is trained: its hash follows the stem, since another recipe's weights are others."""
+    return stem.with_name(f"{stem.name}-{_hash(recipe)}")
+
+
+def weights_in(folder: Path, recipe: Recipe, *, device: str) -> Path:
+    """The weights of a run: there already, gone on with, or trained now."""
     weights = folder / "weights.safetensors"
     if not weights.is_file():
         begun = (folder / "last.ckpt").is_file()
-        start(recipe, output=folder, resume=begun, device=settings.device)
+        start(recipe, output=folder, resume=begun, device=device)
     return weights
 
 
