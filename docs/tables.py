@@ -24,6 +24,10 @@ from comdefend.evaluation.tables import defences as names_of_defences
 from comdefend.paper import EXPERIMENTS
 from comdefend.paper.experiments import show
 
+sys.path.insert(0, str(Path(__file__).parent))
+import frontier_page
+from pages import decibel, origin
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
 PAPER = RESULTS / "paper"
@@ -31,9 +35,7 @@ PAPER = RESULTS / "paper"
 ROBUSTNESS = RESULTS / "robustness"
 """What benchmarks/robustness.py left."""
 FRONTIER = RESULTS / "frontier"
-"""What benchmarks/frontier.py left."""
-BUDGETS = (2, 4, 8, 16)
-"""Of the frontier, in units of 1/255."""
+"""What benchmarks/frontier.py left; its picture is drawn there too."""
 SCHEMA = ROOT / "docs" / "results.schema.json"
 PAGES = (
     ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "robustness.md",
@@ -60,12 +62,12 @@ def reconstruction() -> str:
         found.setdefault(entry["data"], {})[entry["weights"]] = entry
     for data, by in found.items():
         ours = by["comdefend"]
-        cells = [_decibel(ours), _decibel(by["authors"]) if "authors" in by else "-"]
+        cells = [decibel(ours), decibel(by["authors"]) if "authors" in by else "-"]
         paper = PAPER_PSNR if data == "cifar10" else "-"
         lines.append(
             f"| {data} | {ours['bits']} | {ours['images']} | **{cells[0]}** | {cells[1]} | {paper} |"
         )
-    return "\n".join([*lines, "", _origin(content)])
+    return "\n".join([*lines, "", origin(content)])
 
 
 def gray_box() -> str:
@@ -90,25 +92,12 @@ def _accuracies(name: str, wanted: Callable[[str], bool] = lambda _: True) -> st
         cells = " | ".join((*row.words(), *(percent(row.results[d]) for d in defences)))
         lines.append(f"| {cells} |")
     first = results[0]
-    origin = {"seed": first.seed, "hardware": first.hardware, "software": first.software}
+    where = {"seed": first.seed, "hardware": first.hardware, "software": first.software}
     # Caption lines end with two spaces: line breaks in Markdown.
     count = len(caption(results))
     lines[:count] = [f"{line}  " for line in lines[:count]]
-    text = "\n".join([*lines, "", _origin({**origin, "commit": first.commit})])
+    text = "\n".join([*lines, "", origin({**where, "commit": first.commit})])
     return re.sub(r"comdefend:weights=authors-[\w-]+\.safetensors", "the authors' weights", text)
-
-
-def _decibel(entry: dict[str, Any]) -> str:
-    low, high = entry["interval"]
-    return f"{entry['psnr']:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def _origin(content: dict[str, Any]) -> str:
-    hardware, software = content["hardware"], content["software"]
-    return (
-        f"<sub>seed {content['seed']}, commit {content['commit']}, {hardware['cores']} cores "
-        f"({hardware['processor']}), torch {software['torch']}</sub>"
-    )
 
 
 def zoo_table() -> str:
@@ -212,86 +201,9 @@ def robustness(name: str) -> str:
         status = check["status"] if check["status"] == "pass" else f"**{check['status']}**"
         lines.append(f"| {label(check['defence'])} | {check['name']} | {status} | {check['figure']} |")
     first = results[0]
-    origin = {"seed": first.seed, "hardware": first.hardware, "software": first.software}
+    where = {"seed": first.seed, "hardware": first.hardware, "software": first.software}
     commits = ", ".join(dict.fromkeys(str(r.commit) for r in results))
-    return "\n".join([*lines, "", _origin({**origin, "commit": commits})])
-
-
-def frontier() -> str:
-    """Every point of benchmarks/frontier.py: the purifier alone, and with a classifier trained for it."""
-    points = _points()
-    if not points:
-        return "Not run yet."
-    heads = (
-        "point", "bits a pixel", "noise", "loss", "PSNR", "clean", *(f"{e}/255" for e in BUDGETS),
-        "BIM-50, 8/255", "other networks', 8/255", "white-box, 8/255",
-    )  # fmt: skip
-    parts = []
-    for title, third_party in (
-        ("Test time alone, before a classifier that never met it (the third-party ResNet-20)", True),
-        ("Training and test time: a classifier trained on purified images", False),
-    ):
-        lines = [f"**{title}**", "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-        for name, (facts, results) in points.items():
-            own = [
-                r for r in results
-                if (".py:" in r.classifier) == third_party and r.defence in ("none", facts["reference"])
-            ]  # fmt: skip
-            lines.append(f"| {name} | {' | '.join([*_dials(facts), *_withstood(own)])} |")
-        parts.append("\n".join(lines))
-    facts, results = next(iter(points.values()))
-    commits = ", ".join(dict.fromkeys(str(r.commit) for _, rs in points.values() for r in rs))
-    return "\n\n".join([*parts, _origin({**facts, "commit": commits})])
-
-
-def _points() -> dict[str, tuple[dict[str, Any], list[Result]]]:
-    """The finished points by name, from the highest rate down: facts of the purifier, and results."""
-    found = {
-        file.name.removesuffix(".facts.json"): (
-            json.loads(file.read_text()),
-            read_results(file.with_name(file.name.replace(".facts", ""))),
-        )
-        for file in FRONTIER.glob("*.facts.json")
-    }
-    return dict(sorted(found.items(), key=lambda item: (-_rate(item[1][0]), item[0])))
-
-
-def _rate(facts: dict[str, Any]) -> float:
-    architecture = facts["architecture"]
-    return float(architecture["bits"] / architecture["block"] ** 2)
-
-
-def _dials(facts: dict[str, Any]) -> list[str]:
-    options = facts["recipe"]["purifier"]
-    loss = "pixels and logits" if options["guides"] else "pixels"
-    return [f"{_rate(facts):g}", f"{options['noise']:g}", loss, _decibel(facts)]
-
-
-def _withstood(results: list[Result]) -> list[str]:
-    """The cells of a purifier: clean, the worst of the gray-box attacks at each budget, and the others."""
-    own = [r for r in results if r.defence != "none"]
-    # Of each number of images one: 100 images are not the first 100 of 300.
-    clean = {r.n: r for r in own if r.threat_model is None}
-    most = max(clean)
-
-    def worst(wanted: Callable[[Result], bool], epsilon: int, knowledge: str = "gray-box") -> str:
-        made = [
-            r for r in own
-            if r.threat_model and r.attack != WORST and r.threat_model.knowledge == knowledge
-            and abs((r.threat_model.epsilon or 0) - epsilon / 255) < 1e-9 and wanted(r)
-        ]  # fmt: skip
-        if not made or made[0].threat_model is None:
-            return ""
-        found = worst_of(clean[max(r.n for r in made)], made, made[0].threat_model)
-        return percent(found) + (f" n={found.n}" if found.n < most else "")
-
-    return [
-        percent(clean[most]),
-        *(worst(lambda r: not r.via and ":" not in r.attack, epsilon) for epsilon in BUDGETS),
-        worst(lambda r: r.attack.startswith("bim:"), 8),
-        worst(lambda r: r.via.startswith("transfer"), 8),
-        worst(lambda _: True, 8, "white-box"),
-    ]
+    return "\n".join([*lines, "", origin({**where, "commit": commits})])
 
 
 def schema() -> str:
@@ -315,7 +227,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shipped-fashion-mnist": lambda: _accuracies("shipped-fashion-mnist"),
     "zoo": zoo_table,
     "robustness-summary": robustness_summary,
-    "frontier": frontier,
+    "frontier": lambda: frontier_page.table(FRONTIER),
     **{f"robustness-{name}": partial(robustness, name) for name in EVALUATIONS},
     **{name: partial(experiment, name) for name in EXPERIMENTS},
 }
@@ -340,5 +252,7 @@ if __name__ == "__main__":
             stale.append(str(page.relative_to(ROOT)))
             if "--check" not in sys.argv:
                 page.write_text(new)
+    if "--check" not in sys.argv:
+        frontier_page.draw(FRONTIER)
     print("\n".join(stale) or "up to date")
     sys.exit(1 if stale and "--check" in sys.argv else 0)

@@ -1,0 +1,187 @@
+"""The table and the picture of docs/frontier.md, from what benchmarks/frontier.py left."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pages import decibel, origin
+
+from comdefend.evaluation import Result, read_results
+from comdefend.evaluation.adaptive import WORST, worst_of
+from comdefend.evaluation.plots import pyplot
+from comdefend.evaluation.tables import percent
+
+PICTURE = "frontier.svg"
+
+BUDGETS = (2, 4, 8, 16)
+"""In units of 1/255."""
+
+ROLES = {
+    "alone": "Test time alone, before a classifier that never met it (the third-party ResNet-20)",
+    "together": "Training and test time: a classifier trained on purified images",
+}
+COLUMNS = (
+    "clean",
+    *(f"{e}/255" for e in BUDGETS),
+    "BIM-50, 8/255",
+    "other networks', 8/255",
+    "white-box, 8/255",
+)
+DRAWN = {"clean": "#8a8a8a", "2/255": "#2e8540", "8/255": "#1769aa", "white-box, 8/255": "#c8501e"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One purifier: its facts, and by role and column what it withstood (None: not tried)."""
+
+    name: str
+    facts: dict[str, Any]
+    commits: tuple[str, ...]
+    withstood: dict[str, dict[str, Result | None]]
+
+    @property
+    def rate(self) -> float:
+        """Bits of code for each pixel."""
+        architecture = self.facts["architecture"]
+        return float(architecture["bits"] / architecture["block"] ** 2)
+
+    @property
+    def noise(self) -> float:
+        return float(self.facts["recipe"]["purifier"]["noise"])
+
+    @property
+    def guided(self) -> bool:
+        return bool(self.facts["recipe"]["purifier"]["guides"])
+
+
+def points(folder: Path) -> list[Point]:
+    """The finished points, from the highest rate down."""
+    found = []
+    for file in folder.glob("*.facts.json"):
+        facts = json.loads(file.read_text())
+        results = read_results(file.with_name(file.name.replace(".facts", "")))
+        withstood = {
+            role: _withstood(
+                [
+                    r for r in results
+                    if (".py:" in r.classifier) == (role == "alone")
+                    and r.defence in ("none", facts["reference"])
+                ]
+            )
+            for role in ROLES
+        }  # fmt: skip
+        commits = tuple(dict.fromkeys(str(r.commit) for r in results))
+        found.append(Point(file.name.removesuffix(".facts.json"), facts, commits, withstood))
+    return sorted(found, key=lambda point: (-point.rate, point.name))
+
+
+def table(folder: Path) -> str:
+    """Every point: the purifier alone, and with a classifier trained for it."""
+    found = points(folder)
+    if not found:
+        return "Not run yet."
+    heads = ("point", "bits a pixel", "noise", "loss", "PSNR", *COLUMNS)
+    parts = [
+        f"![Accuracy against the rate, and against the noise](results/frontier/{PICTURE})",
+    ]
+    for role, title in ROLES.items():
+        lines = [f"**{title}**", "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+        for point in found:
+            loss = "pixels and logits" if point.guided else "pixels"
+            dials = (f"{point.rate:g}", f"{point.noise:g}", loss, decibel(point.facts))
+            withstood = point.withstood[role]
+            clean = withstood["clean"]
+            assert clean is not None
+            cells = (_cell(withstood[column], clean.n) for column in COLUMNS)
+            lines.append(f"| {' | '.join((point.name, *dials, *cells))} |")
+        parts.append("\n".join(lines))
+    commits = ", ".join(dict.fromkeys(commit for point in found for commit in point.commits))
+    return "\n\n".join([*parts, origin({**found[0].facts, "commit": commits})])
+
+
+def draw(folder: Path) -> None:
+    """The picture: accuracy against either dial, for the purifier alone and for both together."""
+    found = points(folder)
+    if not found:
+        return
+    plt = pyplot()
+    plt.rcParams["svg.hashsalt"] = "frontier"  # the same picture, the same file
+    figure, axes = plt.subplots(
+        len(ROLES), 2, figsize=(8.4, 6.0), sharey=True, sharex="col", squeeze=False, layout="constrained"
+    )
+    dials: dict[str, Callable[[Point], float]] = {"rate": lambda p: p.rate, "noise": lambda p: p.noise}
+    usual = next((p for p in found if p.facts["dial"] == "rate" and p.rate == 3), None)
+    for row, (role, title) in zip(axes, ROLES.items(), strict=True):
+        for axis, (dial, value) in zip(row, dials.items(), strict=True):
+            chosen = [p for p in found if p.facts["dial"] == dial]
+            if dial == "noise" and usual:  # the one point that both dials share
+                chosen.append(usual)
+            chosen.sort(key=value)
+            for column, colour in DRAWN.items():
+                _line(axis, [(value(p), p.withstood[role][column]) for p in chosen], colour, column)
+                for point in found if dial == "noise" else ():
+                    result = point.withstood[role][column]
+                    if point.guided and result:
+                        axis.plot([value(point)], [100 * result.accuracy], "*", color=colour, markersize=9)
+            axis.set_ylim(-3, 103)
+            axis.grid(alpha=0.25)
+            axis.set_title(title.split(",")[0].split(":")[0], fontsize=9)
+        row[0].set_xscale("log", base=2)
+        rates = sorted({p.rate for p in found if p.facts["dial"] == "rate"})
+        row[0].set_xticks(rates, [f"{rate:g}" for rate in rates])
+        row[0].minorticks_off()
+        row[0].set_ylabel("accuracy in %", fontsize=9)
+    axes[-1][0].set_xlabel("bits a pixel (noise 8)", fontsize=9)
+    axes[-1][1].set_xlabel("noise in training, in 1/255 (3 bits a pixel; star: guided)", fontsize=9)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(DRAWN), fontsize=9, frameon=False)
+    figure.savefig(folder / PICTURE, metadata={"Date": None})
+    plt.close(figure)
+
+
+def _line(axis: Any, values: Sequence[tuple[float, Result | None]], colour: str, name: str) -> None:
+    there = [(x, result) for x, result in values if result is not None]
+    axis.errorbar(
+        [x for x, _ in there],
+        [100 * r.accuracy for _, r in there],
+        yerr=[
+            [100 * (r.accuracy - r.interval[0]) for _, r in there],
+            [100 * (r.interval[1] - r.accuracy) for _, r in there],
+        ],
+        color=colour, marker="o", markersize=4, capsize=2, linewidth=1.4,
+        label=name if name == "clean" or "white" in name else f"gray-box, {name}",
+    )  # fmt: skip
+
+
+def _withstood(results: list[Result]) -> dict[str, Result | None]:
+    """By column: clean, the worst of the gray-box attacks at each budget, and the others."""
+    own = [r for r in results if r.defence != "none"]
+    # Of each number of images one: 100 images are not the first 100 of 300.
+    clean = {r.n: r for r in own if r.threat_model is None}
+
+    def worst(wanted: Callable[[Result], bool], epsilon: int, knowledge: str = "gray-box") -> Result | None:
+        made = [
+            r for r in own
+            if r.threat_model and r.attack != WORST and r.threat_model.knowledge == knowledge
+            and abs((r.threat_model.epsilon or 0) - epsilon / 255) < 1e-9 and wanted(r)
+        ]  # fmt: skip
+        if not made or made[0].threat_model is None:
+            return None
+        return worst_of(clean[max(r.n for r in made)], made, made[0].threat_model)
+
+    found = [
+        clean[max(clean)],
+        *(worst(lambda r: not r.via and ":" not in r.attack, epsilon) for epsilon in BUDGETS),
+        worst(lambda r: r.attack.startswith("bim:"), 8),
+        worst(lambda r: r.via.startswith("transfer"), 8),
+        worst(lambda _: True, 8, "white-box"),
+    ]
+    return dict(zip(COLUMNS, found, strict=True))
+
+
+def _cell(result: Result | None, most: int) -> str:
+    if result is None:
+        return ""
+    return percent(result) + (f" n={result.n}" if result.n < most else "")
