@@ -22,6 +22,10 @@ RESULTS = ROOT / "docs" / "results" / "robustness"
 
 RIVALS = ("jpeg", "feature-squeezing")
 
+ATTACKS = "fgsm,pgd,pgd-l2,autoattack,square,hopskipjump"
+MORE = f"{ATTACKS},autoattack-l2"
+"""Where PGD under L2 leaves something."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -31,7 +35,7 @@ class Evaluation:
     classifier: str
     defences: tuple[str, ...]
     epsilon: int
-    attacks: str = "fgsm,pgd,pgd-l2,autoattack,square,hopskipjump"
+    attacks: str = ATTACKS
     knowledge: str = "gray-box,white-box,black-box"
 
     def words(self, output: Path) -> list[str]:
@@ -60,11 +64,11 @@ def _of(kind: str, epsilon: int) -> dict[str, Evaluation]:
     plain = f"{kind}-resnet9-plain"
     return {
         kind: Evaluation(kind, plain, ("comdefend",), epsilon),
-        f"{kind}-rivals": Evaluation(kind, plain, RIVALS, epsilon),
+        f"{kind}-rivals": Evaluation(kind, plain, RIVALS, epsilon, attacks=MORE),
         f"{kind}-random": Evaluation(kind, plain, ("resize-pad",), epsilon),
         f"{kind}-purified": Evaluation(kind, f"{kind}-resnet9-purified", ("comdefend",), epsilon),
         f"{kind}-adversarial": Evaluation(
-            kind, f"{kind}-resnet9-bim", ("none",), epsilon, knowledge="white-box,black-box"
+            kind, f"{kind}-resnet9-bim", ("none",), epsilon, MORE, knowledge="white-box,black-box"
         ),
     }
 

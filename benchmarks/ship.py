@@ -3,7 +3,7 @@
     python benchmarks/ship.py runs/cifar10 runs/cifar10-resnet9 ...
 
 Each folder is a finished run of `comdefend train`, which leaves weights in half precision: the scores
-are those of what ships.
+are those of what ships. Where classifier and purifier were trained together, both ship.
 """
 
 import json
@@ -21,7 +21,8 @@ from comdefend.attacks import FGSM
 from comdefend.classifiers import build_classifier, load_classifier
 from comdefend.data import ImageSet, load_data
 from comdefend.device import fast_dtype
-from comdefend.evaluation import wilson
+from comdefend.evaluation import evaluate, wilson
+from comdefend.evaluation.adaptive import worst_of
 from comdefend.evaluation.reconstruction import reconstruction
 from comdefend.model import ComDefend, ComDefendConfig
 from comdefend.purifiers import ComDefendPurifier, load_purifier
@@ -30,7 +31,9 @@ from comdefend.purifiers.pixelcnn import PixelCNN, PixelCNNConfig
 from comdefend.zoo import Kind
 
 WEIGHTS = Path(zoo.__file__).parent / "weights"
+PURIFIER = "purifier.safetensors"
 BATCH = 250
+ATTACKED = 1000
 
 NETWORKS: dict[Kind, Callable[[dict[str, Any]], nn.Module]] = {
     "purifier": lambda architecture: ComDefend(ComDefendConfig(**architecture)),
@@ -40,15 +43,24 @@ NETWORKS: dict[Kind, Callable[[dict[str, Any]], nn.Module]] = {
 }
 
 
-def score_purifier(network: nn.Module, _: zoo.Facts, data: ImageSet) -> dict[str, Any]:
+GRAY_BOX = ("fgsm", "bim", "mi-fgsm", "pgd")
+"""What a classifier that was trained under attack is attacked with."""
+
+
+def score_purifier(network: nn.Module, _: zoo.Facts, data: ImageSet, __: Path) -> dict[str, Any]:
     assert isinstance(network, ComDefend)
     found = reconstruction(ComDefendPurifier(network), data)
     return {"test_psnr": found.psnr, "interval": found.interval, "images": found.images}
 
 
-def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet) -> dict[str, Any]:
-    """Accuracy; of a classifier that saw purified images only, on purified images."""
-    reference = known.recipe["classifier"].get("purifier", "none")
+def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet, run: Path) -> dict[str, Any]:
+    """Accuracy; of a classifier that saw purified images only, on purified images. Of one trained behind a
+    purifier under attack also what it withstands, image by image, on a part of the images.
+    """
+    paired = known.recipe.get("trains") == "pair"
+    reference = known.recipe["pair" if paired else "classifier"].get("purifier", "none")
+    if (run / PURIFIER).is_file():
+        reference = f"comdefend:weights={run / PURIFIER}"
     purifier = load_purifier(reference, channels=data.channels, data=known.data, dtype=fast_dtype("cpu"))
 
     def logits(images: Tensor, _: Tensor) -> Tensor:
@@ -56,10 +68,27 @@ def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet) -> di
             found: Tensor = network(purifier(images))
         return found
 
-    return _accuracy(logits, data)
+    scores = _accuracy(logits, data)
+    if not paired:
+        return scores
+    epsilon = known.recipe["pair"]["epsilon"]
+    results = evaluate(
+        network, {"pair": purifier} if reference != "none" else {}, data=data, attacks=GRAY_BOX,
+        epsilons=epsilon / 255, protocols=["fixed"], limit=ATTACKED, examples=0,
+    ).results  # fmt: skip
+    own = [r for r in results if r.defence == ("pair" if reference != "none" else "none")]
+    clean = next(r for r in own if r.threat_model is None)
+    attacked = [r for r in own if r.threat_model is not None]
+    assert attacked[0].threat_model is not None
+    worst = worst_of(clean, attacked, attacked[0].threat_model)
+    return {
+        **scores,
+        "gray_box_accuracy": worst.accuracy, "gray_box_interval": worst.interval, "gray_box_images": worst.n,
+        "gray_box_epsilon": f"{epsilon:g}/255 linf", "gray_box_attacks": list(GRAY_BOX),
+    }  # fmt: skip
 
 
-def score_pixelcnn(network: nn.Module, _: zoo.Facts, data: ImageSet) -> dict[str, Any]:
+def score_pixelcnn(network: nn.Module, _: zoo.Facts, data: ImageSet, __: Path) -> dict[str, Any]:
     """Bits per dimension on 1,000 images, with the interval of the mean."""
     assert isinstance(network, PixelCNN)
     rows = data.pick(1000, seed=0)
@@ -74,7 +103,7 @@ def score_pixelcnn(network: nn.Module, _: zoo.Facts, data: ImageSet) -> dict[str
     }
 
 
-def score_denoiser(network: nn.Module, known: zoo.Facts, data: ImageSet) -> dict[str, Any]:
+def score_denoiser(network: nn.Module, known: zoo.Facts, data: ImageSet, _: Path) -> dict[str, Any]:
     """Accuracy of the classifier that guided it on denoised FGSM images at a fixed 8/255."""
     target = load_classifier(known.recipe["denoiser"]["classifier"])
 
@@ -87,7 +116,7 @@ def score_denoiser(network: nn.Module, known: zoo.Facts, data: ImageSet) -> dict
     return _accuracy(logits, data.subset(data.pick(1000, seed=0)))
 
 
-SCORES: dict[Kind, Callable[[nn.Module, zoo.Facts, ImageSet], dict[str, Any]]] = {
+SCORES: dict[Kind, Callable[[nn.Module, zoo.Facts, ImageSet, Path], dict[str, Any]]] = {
     "purifier": score_purifier,
     "classifier": score_classifier,
     "pixelcnn": score_pixelcnn,
@@ -95,14 +124,14 @@ SCORES: dict[Kind, Callable[[nn.Module, zoo.Facts, ImageSet], dict[str, Any]]] =
 }
 
 
-def ship(run: Path, made: dict[str, Any]) -> zoo.Facts:
-    """One run's weights into the package; `made` says where the scores come from."""
-    source = run / "weights.safetensors"
-    known = zoo.Facts(**json.loads((run / "weights.json").read_text()))
+def ship(run: Path, file: str, made: dict[str, Any]) -> zoo.Facts:
+    """One file of a run into the package; `made` says where the scores come from."""
+    source = run / file
+    known = zoo.Facts(**json.loads(source.with_suffix(".json").read_text()))
     data = load_data(known.data, split="test")
     facts, tensors = zoo.read(str(source), kind=known.kind)
     network = zoo.fill(NETWORKS[known.kind](known.architecture), tensors, name=known.name)
-    scores = SCORES[known.kind](network, known, data)
+    scores = SCORES[known.kind](network, known, data, run)
     scores["measured"] = {"seed": 0, **made}
     return zoo.write(network, replace(facts, scores=scores, sha256=""), WEIGHTS / f"{known.name}.safetensors")
 
@@ -123,4 +152,6 @@ def _parts(rows: list[int]) -> list[list[int]]:
 if __name__ == "__main__":
     made = provenance.made()  # before the first weights change the checkout
     for folder in sys.argv[1:]:
-        print(json.dumps(asdict(ship(Path(folder), made))["scores"]))
+        for file in ("weights.safetensors", PURIFIER):
+            if (Path(folder) / file).is_file():
+                print(json.dumps(asdict(ship(Path(folder), file, made))["scores"]))

@@ -64,6 +64,7 @@ class Facts:
 _UNITS = {
     "test_psnr": (1, 2, "dB PSNR"),
     "test_accuracy": (100, 1, "% accuracy"),
+    "gray_box_accuracy": (100, 1, "% attacked (gray-box)"),
     "test_bits_per_dimension": (1, 2, "bits per dimension"),
 }
 """Scores: what they are multiplied by to be read, digits, and the unit."""

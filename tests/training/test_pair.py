@@ -48,6 +48,7 @@ def test_a_classifier_is_trained_behind_a_purifier_that_stays(tmp_path: Path, pu
     assert white is not None
     assert (gray.name, gray.kind) == ("duo-resnet9", "classifier")
     assert 0 <= gray.scores["validation_robust_accuracy"] <= 1
+    assert (gray.scores["images"], gray.scores["robust_images"]) == (20, 20)
     assert gray.sha256 != white.sha256
     classifier = load_classifier(str(tmp_path / "gray-box" / "weights.safetensors"))
     assert classifier(torch.rand(2, 3, 32, 32)).shape == (2, 10)

@@ -106,6 +106,10 @@ class Training(lightning.LightningModule):
         """What was trained, called once after the last step; first what the recipe is named for."""
         return [Part(WEIGHTS, self.recipe.name, self.kind, self.network, self.architecture())]
 
+    def judged_on(self) -> dict[str, int]:
+        """How many images the scores are of, for the facts."""
+        return {"images": len(self.validation)}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["recipe"] = self.recipe.to_dict()
 

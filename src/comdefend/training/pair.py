@@ -36,7 +36,7 @@ WATCH = PGD(steps=10, step=0.25)
 """What validation attacks with, whatever training does."""
 
 WATCHED = 500
-"""Of so many images, in whole batches: attacks take their time."""
+"""As many images as this, in whole batches: attacks take their time."""
 
 
 class Pair(nn.Module):
@@ -94,6 +94,7 @@ class PairTraining(Training):
             if self.options.average
             else None
         )
+        self._watched = 0
         if self.averaged is not None:  # followed, not trained
             self.averaged.requires_grad_(False)
 
@@ -128,16 +129,24 @@ class PairTraining(Training):
         if self.averaged is not None:
             self.averaged.update_parameters(self.network)
 
+    def on_validation_epoch_start(self) -> None:
+        self._watched = 0
+
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
         pair = self.judged
         self.report((pair(images).argmax(1) == labels).float().mean())
-        if batch_idx * len(images) >= WATCHED:
+        if self._watched >= WATCHED:
             return
+        self._watched += len(images)
         with torch.inference_mode(False), torch.enable_grad():
             attacked = self._attack(WATCH, pair, images.clone(), labels.clone(), batch_idx)
         right = (pair(attacked).argmax(1) == labels).float().mean()
         self.log("robust_accuracy", right, on_epoch=True, sync_dist=True)
+
+    def judged_on(self) -> dict[str, int]:
+        images = len(self.validation)
+        return {"images": images, "robust_images": min(images, self._watched * self.trainer.world_size)}
 
     def _attacked(self, images: Tensor, labels: Tensor) -> Tensor:
         attack = PGD(steps=self.options.steps, step=self.options.step)

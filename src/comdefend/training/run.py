@@ -233,7 +233,7 @@ def _finish(module: Training, trainer: lightning.Trainer, output: Path) -> zoo.F
                 data=recipe.data,
                 made=made,
                 recipe=recipe.to_dict(),
-                scores={**measured, "images": len(module.validation)},
+                scores={**measured, **module.judged_on()},
             ),
             (output / part.file).with_suffix(".safetensors"),
         )
