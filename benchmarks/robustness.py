@@ -16,7 +16,7 @@ from comdefend.cli import main as comdefend
 from comdefend.device import fast_dtype
 
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import ROOT, official
+from measure import ROOT, THIRD_PARTY, official
 
 RESULTS = ROOT / "docs" / "results" / "robustness"
 
@@ -37,6 +37,7 @@ class Evaluation:
     epsilon: int
     attacks: str = ATTACKS
     knowledge: str = "gray-box,white-box,black-box"
+    sources: tuple[str, ...] = ()
 
     def words(self, output: Path) -> list[str]:
         """The command's arguments."""
@@ -54,6 +55,8 @@ class Evaluation:
             words += ["--defences", defence]
         if self.defences != ("none",):
             words += ["--stand-ins", f"comdefend:weights={official(self.kind)}"]
+        for source in self.sources:
+            words += ["--sources", source]
         return words
 
 
@@ -73,7 +76,15 @@ def _of(kind: str, epsilon: int) -> dict[str, Evaluation]:
     }
 
 
-EVALUATIONS = {**_of("cifar10", 8), **_of("fashion-mnist", 25)}
+EVALUATIONS = {
+    **_of("cifar10", 8),
+    # What is trained so that images attacked through it do not fool it is attacked through others as well.
+    "cifar10-robust": Evaluation(
+        "cifar10", "cifar10-robust-resnet9", ("comdefend:weights=cifar10-robust",), 8,
+        sources=("cifar10-resnet9-plain", THIRD_PARTY),
+    ),
+    **_of("fashion-mnist", 25),
+}  # fmt: skip
 
 
 if __name__ == "__main__":

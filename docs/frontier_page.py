@@ -6,29 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pages import decibel, origin
+from pages import COLUMNS, cell, decibel, origin, withstood
 
 from comdefend.evaluation import Result, read_results
-from comdefend.evaluation.adaptive import WORST, worst_of
 from comdefend.evaluation.plots import pyplot
-from comdefend.evaluation.tables import percent
 
 PICTURE = "frontier.svg"
-
-BUDGETS = (2, 4, 8, 16)
-"""In units of 1/255."""
 
 ROLES = {
     "alone": "Test time alone, before a classifier that never met it (the third-party ResNet-20)",
     "together": "Training and test time: a classifier trained on purified images",
 }
-COLUMNS = (
-    "clean",
-    *(f"{e}/255" for e in BUDGETS),
-    "BIM-50, 8/255",
-    "other networks', 8/255",
-    "white-box, 8/255",
-)
 DRAWN = {"clean": "#8a8a8a", "2/255": "#2e8540", "8/255": "#1769aa", "white-box, 8/255": "#c8501e"}
 
 
@@ -63,7 +51,7 @@ def points(folder: Path) -> list[Point]:
         facts = json.loads(file.read_text())
         results = read_results(file.with_name(file.name.replace(".facts", "")))
         withstood = {
-            role: _withstood(
+            role: withstood(
                 [
                     r for r in results
                     if (".py:" in r.classifier) == (role == "alone")
@@ -94,7 +82,7 @@ def table(folder: Path) -> str:
             withstood = point.withstood[role]
             clean = withstood["clean"]
             assert clean is not None
-            cells = (_cell(withstood[column], clean.n) for column in COLUMNS)
+            cells = (cell(withstood[column], clean.n) for column in COLUMNS)
             lines.append(f"| {' | '.join((point.name, *dials, *cells))} |")
         parts.append("\n".join(lines))
     commits = ", ".join(dict.fromkeys(commit for point in found for commit in point.commits))
@@ -153,35 +141,3 @@ def _line(axis: Any, values: Sequence[tuple[float, Result | None]], colour: str,
         color=colour, marker="o", markersize=4, capsize=2, linewidth=1.4,
         label=name if name == "clean" or "white" in name else f"gray-box, {name}",
     )  # fmt: skip
-
-
-def _withstood(results: list[Result]) -> dict[str, Result | None]:
-    """By column: clean, the worst of the gray-box attacks at each budget, and the others."""
-    own = [r for r in results if r.defence != "none"]
-    # Of each number of images one: 100 images are not the first 100 of 300.
-    clean = {r.n: r for r in own if r.threat_model is None}
-
-    def worst(wanted: Callable[[Result], bool], epsilon: int, knowledge: str = "gray-box") -> Result | None:
-        made = [
-            r for r in own
-            if r.threat_model and r.attack != WORST and r.threat_model.knowledge == knowledge
-            and abs((r.threat_model.epsilon or 0) - epsilon / 255) < 1e-9 and wanted(r)
-        ]  # fmt: skip
-        if not made or made[0].threat_model is None:
-            return None
-        return worst_of(clean[max(r.n for r in made)], made, made[0].threat_model)
-
-    found = [
-        clean[max(clean)],
-        *(worst(lambda r: not r.via and ":" not in r.attack, epsilon) for epsilon in BUDGETS),
-        worst(lambda r: r.attack.startswith("bim:"), 8),
-        worst(lambda r: r.via.startswith("transfer"), 8),
-        worst(lambda _: True, 8, "white-box"),
-    ]
-    return dict(zip(COLUMNS, found, strict=True))
-
-
-def _cell(result: Result | None, most: int) -> str:
-    if result is None:
-        return ""
-    return percent(result) + (f" n={result.n}" if result.n < most else "")

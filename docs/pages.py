@@ -1,6 +1,19 @@
 """What the generated parts of several pages share."""
 
+from collections.abc import Callable
 from typing import Any
+
+from comdefend.evaluation import Result
+from comdefend.evaluation.adaptive import WORST, worst_of
+from comdefend.evaluation.tables import percent
+
+BUDGETS = (2, 4, 8, 16)
+"""In units of 1/255."""
+
+COLUMNS = (
+    "clean", *(f"{e}/255" for e in BUDGETS), "BIM-50, 8/255", "other networks', 8/255", "white-box, 8/255",
+)  # fmt: skip
+"""Of what benchmarks/withstood.py measures."""
 
 
 def decibel(entry: dict[str, Any]) -> str:
@@ -14,3 +27,38 @@ def origin(content: dict[str, Any]) -> str:
         f"<sub>seed {content['seed']}, commit {content['commit']}, {hardware['cores']} cores "
         f"({hardware['processor']}), torch {software['torch']}</sub>"
     )
+
+
+def withstood(results: list[Result]) -> dict[str, Result | None]:
+    """By column, of the last defence among results (undefended: of none): clean, the worst of the gray-box
+    attacks at each budget, and the others.
+    """
+    own = [r for r in results if r.defence != "none"] or results
+    # Of each number of images one: 100 images are not the first 100 of 300.
+    clean = {r.n: r for r in own if r.threat_model is None}
+
+    def worst(wanted: Callable[[Result], bool], epsilon: int, knowledge: str = "gray-box") -> Result | None:
+        made = [
+            r for r in own
+            if r.threat_model and r.attack != WORST and r.threat_model.knowledge == knowledge
+            and abs((r.threat_model.epsilon or 0) - epsilon / 255) < 1e-9 and wanted(r)
+        ]  # fmt: skip
+        if not made or made[0].threat_model is None:
+            return None
+        return worst_of(clean[max(r.n for r in made)], made, made[0].threat_model)
+
+    found = [
+        clean[max(clean)],
+        *(worst(lambda r: not r.via and ":" not in r.attack, epsilon) for epsilon in BUDGETS),
+        worst(lambda r: r.attack.startswith("bim:"), 8),
+        worst(lambda r: r.via.startswith("transfer"), 8),
+        worst(lambda _: True, 8, "white-box"),
+    ]
+    return dict(zip(COLUMNS, found, strict=True))
+
+
+def cell(result: Result | None, most: int) -> str:
+    """Accuracy with its interval; how many images, where others had more (`most`)."""
+    if result is None:
+        return ""
+    return percent(result) + (f" n={result.n}" if result.n < most else "")

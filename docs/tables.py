@@ -25,6 +25,7 @@ from comdefend.paper import EXPERIMENTS
 from comdefend.paper.experiments import show
 
 sys.path.insert(0, str(Path(__file__).parent))
+import ablations_page
 import frontier_page
 from pages import decibel, origin
 
@@ -36,10 +37,12 @@ ROBUSTNESS = RESULTS / "robustness"
 """What benchmarks/robustness.py left."""
 FRONTIER = RESULTS / "frontier"
 """What benchmarks/frontier.py left; its picture is drawn there too."""
+ABLATIONS = RESULTS / "ablations"
+"""What benchmarks/ablations.py left."""
 SCHEMA = ROOT / "docs" / "results.schema.json"
 PAGES = (
     ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "robustness.md",
-    ROOT / "docs" / "frontier.md",
+    ROOT / "docs" / "frontier.md", ROOT / "docs" / "robust.md",
     *sorted((ROOT / "docs" / "paper").glob("*.md")),
 )  # fmt: skip
 
@@ -120,6 +123,7 @@ EVALUATIONS = {
     "cifar10-random": "CIFAR-10, classifier trained on clean images",
     "cifar10-purified": "CIFAR-10, classifier trained on purified images",
     "cifar10-adversarial": "CIFAR-10, adversarial training",
+    "cifar10-robust": "CIFAR-10, classifier and purifier trained together under gray-box attack",
     "fashion-mnist": "Fashion-MNIST, classifier trained on clean images",
     "fashion-mnist-rivals": "Fashion-MNIST, classifier trained on clean images",
     "fashion-mnist-random": "Fashion-MNIST, classifier trained on clean images",
@@ -228,6 +232,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "zoo": zoo_table,
     "robustness-summary": robustness_summary,
     "frontier": lambda: frontier_page.table(FRONTIER),
+    "ablations": lambda: ablations_page.table(ABLATIONS),
     **{f"robustness-{name}": partial(robustness, name) for name in EVALUATIONS},
     **{name: partial(experiment, name) for name in EXPERIMENTS},
 }

@@ -1,0 +1,74 @@
+"""What frontier.py and ablations.py share: trainings in folders of their own, and every attacker."""
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from comdefend import provenance, zoo
+from comdefend.data import load_data
+from comdefend.evaluation import Result, evaluate, read_results, write_results
+from comdefend.evaluation.reconstruction import reconstruction
+from comdefend.paper.trainings import run_folder, weights_in
+from comdefend.purifiers import load_comdefend
+from comdefend.training import Recipe
+
+IMAGES, FEW_IMAGES = 300, 100
+"""For attackers who do not know the purifier, and for those who do (and for fifty steps)."""
+
+EPSILONS = tuple(e / 255 for e in (2, 4, 8, 16))
+
+
+def trained(recipe: Recipe, stem: Path) -> Path:
+    """Weights of a recipe: there already, gone on with, or trained now."""
+    return weights_in(run_folder(recipe, stem), recipe, device="cpu")
+
+
+def withstood(network: str, purifier: str, *, sources: Sequence[str], file: Path) -> list[Result]:
+    """Every attacker on a classifier behind a purifier ("none": alone), each result kept in `file` as it is
+    made; `sources` are other classifiers that adversarial images are made on.
+    """
+    judged = partial(
+        evaluate, network, [] if purifier == "none" else purifier, data="cifar10", protocols=["fixed"],
+        examples=0, checks=False, known=_kept(file), keep=partial(_keep, file), progress=_tell,
+    )  # fmt: skip
+    reports = (
+        judged(attacks=["fgsm", "bim", "pgd", "mi-fgsm"], epsilons=EPSILONS, sources=sources, limit=IMAGES),
+        judged(attacks=["bim:steps=50,step=0.04"], epsilons=EPSILONS, limit=FEW_IMAGES),
+        judged(attacks=["pgd"], epsilons=[8 / 255], knowledge=["white-box"], limit=FEW_IMAGES),
+    )
+    return [result for report in reports for result in report.results]
+
+
+def write_once(file: Path, results: Sequence[Result]) -> None:
+    """Each result once, and nothing of what earlier settings gave."""
+    write_results(file, list({r.fingerprint: r for r in results if r.fingerprint}.values()))
+
+
+def facts_of(weights: Path) -> dict[str, Any]:
+    """Of a purifier: how it was made, and its PSNR on the images that the attackers were given."""
+    images = load_data("cifar10")
+    images = images.subset(images.pick(IMAGES, seed=0))
+    psnr = reconstruction(load_comdefend(str(weights)), images)
+    facts, _ = zoo.read(str(weights), kind="purifier")
+    return {
+        "reference": f"comdefend:weights={weights}", "architecture": facts.architecture,
+        "recipe": facts.recipe, "psnr": psnr.psnr, "interval": psnr.interval, "images": psnr.images,
+        "seed": 0, **provenance.made(),
+    }  # fmt: skip
+
+
+def _kept(file: Path) -> list[Result]:
+    return read_results(file) if file.is_file() else []
+
+
+def _keep(file: Path, results: Sequence[Result]) -> None:
+    """Into the file, beside what it holds of other situations."""
+    prints = {result.fingerprint for result in results}
+    write_results(file, [*results, *(r for r in _kept(file) if r.fingerprint not in prints)])
+
+
+def _tell(done: int, total: int, text: str) -> None:
+    if text != "done" and done % 5 == 0:
+        print(f"  {done}/{total} {text}", file=sys.stderr)

@@ -1,0 +1,43 @@
+"""The table of docs/robust.md, from what benchmarks/ablations.py left."""
+
+import json
+from pathlib import Path
+
+from pages import COLUMNS, cell, origin, withstood
+
+from comdefend.evaluation import read_results
+
+CHANGED = {
+    "as-shipped": "nothing",
+    "purifier-stays": "the purifier stays as it was; the classifier alone is trained",
+    "no-attack": "nothing is attacked in training",
+    "no-noise": "no noise on the images",
+    "no-fidelity": "the purified image need not look like the clean one",
+    "straight-through": "the code's gradient as if nothing had been cut (straight-through)",
+    "bits-1.5": "half the bits",
+    "no-purifier": "no purifier: adversarial training of the classifier alone",
+}
+"""By name, in the order of the table."""
+
+
+def table(folder: Path) -> str:
+    lines, commits, first = [], [], None
+    for name, changed in CHANGED.items():
+        facts_file = folder / f"{name}.facts.json"
+        if not facts_file.is_file():
+            continue
+        facts = json.loads(facts_file.read_text())
+        results = read_results(folder / f"{name}.json")
+        found = withstood(results)
+        clean = found["clean"]
+        assert clean is not None
+        psnr = f"{facts['psnr']:.1f}" if "psnr" in facts else "-"
+        lines.append(f"| {changed} | {psnr} | {' | '.join(cell(found[c], clean.n) for c in COLUMNS)} |")
+        commits += [str(r.commit) for r in results]
+        first = first or results[0]
+    if first is None:
+        return "Not run yet."
+    heads = ("changed", "PSNR", *COLUMNS)
+    where = {"seed": first.seed, "hardware": first.hardware, "software": first.software}
+    head = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    return "\n".join([*head, *lines, "", origin({**where, "commit": ", ".join(dict.fromkeys(commits))})])
