@@ -81,6 +81,24 @@ def test_a_resumed_pair_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path,
     assert whole == resumed
 
 
+def test_what_is_attacked_and_which_way_decides_what_is_learnt(tmp_path: Path) -> None:
+    kept = []
+    for number, settings in enumerate(
+        ([], ["pair.goal=random"], ["pair.goal=random", "pair.sources=[cifar10-resnet9-plain]"])
+    ):
+        facts = start(recipe(tmp_path, *settings), output=tmp_path / str(number), device="cpu")
+        assert facts is not None
+        kept.append(facts.sha256)
+        # What was attacked beside the classifier is no part of what is kept.
+        assert load_classifier(str(tmp_path / str(number) / "weights.safetensors")) is not None
+    assert len(set(kept)) == 3
+
+
+def test_a_goal_without_an_attack_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"pair\.sources and pair\.goal need a pair\.attack"):
+        recipe(tmp_path, "pair.attack=none", "pair.goal=random")
+
+
 def test_the_mean_of_the_weights_is_kept_where_it_is_asked_for(tmp_path: Path) -> None:
     kept = {}
     for average in ("0", "0.5", "0.999"):
@@ -107,6 +125,7 @@ def test_the_mean_of_the_weights_is_kept_where_it_is_asked_for(tmp_path: Path) -
         ("pair.average=1", "average from 0 to below 1"),
         ("pair.fidelity=1", "and 0 without pair.tuned"),
         ("pair.steps=0", "steps at least 1"),
+        ("pair.sources=[fashion-mnist-resnet9]", "fashion-mnist-resnet9"),
         ("pair.epsilon=0", "epsilon is 0.0; it must lie above 0"),
     ],
 )

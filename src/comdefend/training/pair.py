@@ -4,7 +4,11 @@ Not the paper's. Two uses, told apart by what the attacker of the training knows
 
 "gray-box": the classifier alone is attacked and its images are purified afterwards, so that the
 classifier learns what is left of a perturbation behind its purifier. Assumes that the attacker does
-not know the purifier.
+not know the purifier. Known break: a perturbation that was made with the label tells the label to whoever
+can read it (label leaking, Kurakin et al., "Adversarial machine learning at scale", 2017). Both networks
+tuned against their own classifier learn to read it within epochs, are righter on attacked images than on
+clean ones, and no longer trained against attack; `pair.goal: random` has no label to tell, and with
+`pair.sources` there are other networks' perturbations to withstand.
 
 "white-box": adversarial training (Madry et al., "Towards deep learning models resistant to adversarial
 attacks", 2018) of classifier and purifier as one network, through the hard code; with `steps: 1` the
@@ -22,6 +26,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from comdefend.attacks import PGD
 from comdefend.attacks.adaptive import AdaptiveView
+from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import ImageSet
 from comdefend.errors import RequestError
 from comdefend.model import channels_last
@@ -87,6 +92,12 @@ class PairTraining(Training):
         classifier = new_classifier(recipe, data)
         self.network = Pair(_purifier(recipe, data), classifier, mode=self.options.mode)
         channels_last(self.network)
+        # A plain list: what is attacked beside the network is no part of it.
+        self.sources = [load_classifier(reference) for reference in self.options.sources]
+        self.classes = int(data.labels().max()) + 1
+        for reference, source in zip(self.options.sources, self.sources, strict=True):
+            first = data.images([0], channels=data.channels)
+            check_classifier(source, first, data.labels([0]), name=reference, classes=self.classes)
         self.averaged = (
             AveragedModel(
                 self.network, multi_avg_fn=get_ema_multi_avg_fn(self.options.average), use_buffers=True
@@ -140,7 +151,8 @@ class PairTraining(Training):
             return
         self._watched += len(images)
         with torch.inference_mode(False), torch.enable_grad():
-            attacked = self._attack(WATCH, pair, images.clone(), labels.clone(), batch_idx)
+            target = pair.attacked(self.options.knowledge)
+            attacked = self._attack(WATCH, target, images.clone(), labels.clone(), batch_idx)
         right = (pair(attacked).argmax(1) == labels).float().mean()
         self.log("robust_accuracy", right, on_epoch=True, sync_dist=True)
 
@@ -149,17 +161,28 @@ class PairTraining(Training):
         return {"images": images, "robust_images": min(images, self._watched * self.trainer.world_size)}
 
     def _attacked(self, images: Tensor, labels: Tensor) -> Tensor:
-        attack = PGD(steps=self.options.steps, step=self.options.step)
-        return self._attack(attack, self.network, images, labels, self.global_step)
+        """Attacked as the recipe wants it, at this step."""
+        options = self.options
+        attack = PGD(steps=options.steps, step=options.step)
+        turns = [self.network.attacked(options.knowledge), *(s.to(self.device) for s in self.sources)]
+        target = turns[self.global_step % len(turns)]
+        aims = None
+        if options.goal == "random":
+            numbers = seeded(self.recipe.seed, 7, self.global_step, self.global_rank)
+            aims = torch.randint(self.classes, labels.shape, generator=numbers).to(self.device)
+            labels = (aims + 1) % self.classes  # not read by an attack with targets, but they must differ
+        return self._attack(attack, target, images, labels, self.global_step, aims)
 
-    def _attack(self, attack: PGD, pair: Pair, images: Tensor, labels: Tensor, draw: int) -> Tensor:
+    def _attack(
+        self, attack: PGD, target: nn.Module, images: Tensor, labels: Tensor, draw: int,
+        aims: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Attacked images; `draw` says which of the random starts, besides the seed and the process."""
-        target = pair.attacked(self.options.knowledge)
         cuda = [self.device] if self.device.type == "cuda" else []
         # The random start is drawn from torch's global numbers; the training's own are functions of its step.
         with torch.random.fork_rng(devices=cuda):
             torch.manual_seed(seeded(self.recipe.seed, 6, draw, self.global_rank).initial_seed())
-            return attack(target, images, labels, epsilon=self.options.epsilon / 255)
+            return attack(target, images, labels, epsilon=self.options.epsilon / 255, targets=aims)
 
     def architecture(self) -> dict[str, Any]:
         return classifier_architecture(self.recipe, self.data)

@@ -93,8 +93,10 @@ class PairOptions:
     the clean image at the weight `fidelity` beside the cross-entropy, so that it stays an image. `noise`:
     as for `PurifierOptions`, before the attack, whose perturbation comes on top of it. `attack`: "pgd"
     attacks `share` of every batch, in `steps` of `step` (a fraction of epsilon) from a random point within
-    `epsilon` (in units of 1/255), with the `knowledge` of the classifier alone or of both. `average`: how
-    much of the running mean of the weights stays at each step; the mean is what is kept (0: the last
+    `epsilon` (in units of 1/255), with the `knowledge` of the classifier alone or of both; `goal`: away from
+    the label ("untargeted"), or towards a class drawn for each image ("random"), which tells nothing of the
+    label. `sources`: references of other classifiers that are attacked in turn with this one. `average`:
+    how much of the running mean of the weights stays at each step; the mean is what is kept (0: the last
     weights are).
     """
 
@@ -105,6 +107,8 @@ class PairOptions:
     noise: float = 0.0
     attack: Literal["none", "pgd"] = "none"
     knowledge: Literal["gray-box", "white-box"] = "white-box"
+    goal: Literal["untargeted", "random"] = "untargeted"
+    sources: tuple[str, ...] = ()
     epsilon: float = 8.0
     steps: int = 1
     step: float = 1.25
@@ -220,6 +224,8 @@ class Recipe:
             )
         if self.trains != "pair" and pair != PairOptions():
             raise RequestError(f"recipe {self.name!r}: settings of a pair need trains: pair")
+        if pair.attack == "none" and (pair.sources or pair.goal != "untargeted"):
+            raise RequestError(f"recipe {self.name!r}: pair.sources and pair.goal need a pair.attack")
         if pair.tuned and pair.purifier == "none":
             raise RequestError(f"recipe {self.name!r}: pair.tuned needs a pair.purifier")
         if not 0 <= pair.fidelity < inf or (pair.fidelity and not pair.tuned):
