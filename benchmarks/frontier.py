@@ -21,13 +21,10 @@ from comdefend.training import Recipe, load_recipe
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import ROOT, THIRD_PARTY
-from withstood import facts_of, trained, withstood, write_once
+from withstood import OWN, facts_of, run_missing, trained, withstood, write_once
 
 RESULTS = ROOT / "docs" / "results" / "frontier"
 RUNS = Path("runs/frontier")
-
-OWN = "cifar10-resnet9-plain"
-"""The classifier that is trained on with purified images; adversarial images of it are tried on the other."""
 
 BASE = {
     "purifier.block": "2", "purifier.com_widths": "[64,64,64,64]", "purifier.rec_widths": "[64,64,64,64]",
@@ -113,9 +110,4 @@ def done(name: str) -> bool:
 if __name__ == "__main__":
     os.chdir(ROOT)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    unknown = set(sys.argv[1:]) - set(POINTS)
-    if unknown:
-        sys.exit(f"there are no points {', '.join(sorted(unknown))}; known: {', '.join(POINTS)}")
-    for name in sys.argv[1:] or [name for name in POINTS if not done(name)]:
-        print(name, file=sys.stderr)
-        measure(name)
+    run_missing(list(POINTS), measure, done)

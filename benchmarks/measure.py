@@ -19,6 +19,7 @@ from comdefend.cli import main as comdefend
 from comdefend.data import load_data
 from comdefend.evaluation import evaluate, write_results
 from comdefend.evaluation.reconstruction import reconstruction
+from comdefend.model import ComDefendConfig
 from comdefend.purifiers import load_comdefend
 
 ROOT = Path(__file__).parent.parent
@@ -48,9 +49,9 @@ def measure_reconstruction() -> None:
         facts = zoo.facts(name)
         entries.append(
             {
-                "data": name,
-                "weights": "comdefend",
-                "bits": facts.architecture["bits"],
+                "data": facts.data,
+                "weights": "comdefend" if name == facts.data else name,
+                "bits": ComDefendConfig(**facts.architecture).rate,
                 "psnr": facts.scores["test_psnr"],
                 "interval": facts.scores["interval"],
                 "images": facts.scores["images"],

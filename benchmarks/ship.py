@@ -30,10 +30,19 @@ from comdefend.purifiers.hgd import DUNet, DUNetConfig
 from comdefend.purifiers.pixelcnn import PixelCNN, PixelCNNConfig
 from comdefend.zoo import Kind
 
+sys.path.insert(0, str(Path(__file__).parent))
+from measure import THIRD_PARTY
+
 WEIGHTS = Path(zoo.__file__).parent / "weights"
 PURIFIER = "purifier.safetensors"
 BATCH = 250
 ATTACKED = 1000
+
+GRAY_BOX = ("fgsm", "bim", "mi-fgsm", "pgd")
+SOURCES = {"cifar10": ["cifar10-resnet9-plain", "cifar10-resnet9-bim", THIRD_PARTY]}
+"""What a pair is attacked with, and by data the other classifiers that PGD is run on: who trains against
+attacks on a classifier may have taught it to mislead just these.
+"""
 
 NETWORKS: dict[Kind, Callable[[dict[str, Any]], nn.Module]] = {
     "purifier": lambda architecture: ComDefend(ComDefendConfig(**architecture)),
@@ -41,10 +50,6 @@ NETWORKS: dict[Kind, Callable[[dict[str, Any]], nn.Module]] = {
     "pixelcnn": lambda architecture: PixelCNN(PixelCNNConfig(**architecture)),
     "denoiser": lambda architecture: DUNet(DUNetConfig(**architecture)),
 }
-
-
-GRAY_BOX = ("fgsm", "bim", "mi-fgsm", "pgd")
-"""What a classifier that was trained under attack is attacked with."""
 
 
 def score_purifier(network: nn.Module, _: zoo.Facts, data: ImageSet, __: Path) -> dict[str, Any]:
@@ -72,11 +77,13 @@ def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet, run: 
     if not paired:
         return scores
     epsilon = known.recipe["pair"]["epsilon"]
+    name = "none" if reference == "none" else "pair"
+    sources = SOURCES.get(known.data, [])
     results = evaluate(
-        network, {"pair": purifier} if reference != "none" else {}, data=data, attacks=GRAY_BOX,
-        epsilons=epsilon / 255, protocols=["fixed"], limit=ATTACKED, examples=0,
+        network, {"pair": purifier} if name == "pair" else {}, data=data, attacks=GRAY_BOX,
+        epsilons=epsilon / 255, protocols=["fixed"], sources=sources, limit=ATTACKED, examples=0,
     ).results  # fmt: skip
-    own = [r for r in results if r.defence == ("pair" if reference != "none" else "none")]
+    own = [r for r in results if r.defence == name]
     clean = next(r for r in own if r.threat_model is None)
     attacked = [r for r in own if r.threat_model is not None]
     assert attacked[0].threat_model is not None
@@ -85,6 +92,7 @@ def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet, run: 
         **scores,
         "gray_box_accuracy": worst.accuracy, "gray_box_interval": worst.interval, "gray_box_images": worst.n,
         "gray_box_epsilon": f"{epsilon:g}/255 linf", "gray_box_attacks": list(GRAY_BOX),
+        "gray_box_sources": sources,
     }  # fmt: skip
 
 

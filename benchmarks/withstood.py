@@ -1,7 +1,7 @@
 """What frontier.py and ablations.py share: trainings in folders of their own, and every attacker."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,21 @@ IMAGES, FEW_IMAGES = 300, 100
 """For attackers who do not know the purifier, and for those who do (and for fifty steps)."""
 
 EPSILONS = tuple(e / 255 for e in (2, 4, 8, 16))
+
+
+OWN = "cifar10-resnet9-plain"
+"""A classifier of ours that adversarial images are made on for others; what pairs are trained on from."""
+
+
+def run_missing(names: Sequence[str], measure: Callable[[str], None], done: Callable[[str], bool]) -> None:
+    """What the command line names, or else all that is not done, in order."""
+    asked = sys.argv[1:]
+    unknown = set(asked) - set(names)
+    if unknown:
+        sys.exit(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(names)}")
+    for name in asked or [name for name in names if not done(name)]:
+        print(name, file=sys.stderr)
+        measure(name)
 
 
 def trained(recipe: Recipe, stem: Path) -> Path:

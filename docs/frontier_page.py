@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pages import COLUMNS, cell, decibel, origin, withstood
+from pages import COLUMNS, by_column, cell, decibel, origin
 
 from comdefend.evaluation import Result, read_results
 from comdefend.evaluation.plots import pyplot
+from comdefend.model import ComDefendConfig
 
 PICTURE = "frontier.svg"
 
@@ -32,8 +33,7 @@ class Point:
     @property
     def rate(self) -> float:
         """Bits of code for each pixel."""
-        architecture = self.facts["architecture"]
-        return float(architecture["bits"] / architecture["block"] ** 2)
+        return ComDefendConfig(**self.facts["architecture"]).rate
 
     @property
     def noise(self) -> float:
@@ -51,7 +51,7 @@ def points(folder: Path) -> list[Point]:
         facts = json.loads(file.read_text())
         results = read_results(file.with_name(file.name.replace(".facts", "")))
         withstood = {
-            role: withstood(
+            role: by_column(
                 [
                     r for r in results
                     if (".py:" in r.classifier) == (role == "alone")

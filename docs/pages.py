@@ -29,7 +29,7 @@ def origin(content: dict[str, Any]) -> str:
     )
 
 
-def withstood(results: list[Result]) -> dict[str, Result | None]:
+def by_column(results: list[Result]) -> dict[str, Result | None]:
     """By column, of the last defence among results (undefended: of none): clean, the worst of the gray-box
     attacks at each budget, and the others.
     """

@@ -64,12 +64,16 @@ def reconstruction() -> str:
     for entry in content["entries"]:
         found.setdefault(entry["data"], {})[entry["weights"]] = entry
     for data, by in found.items():
-        ours = by["comdefend"]
-        cells = [decibel(ours), decibel(by["authors"]) if "authors" in by else "-"]
-        paper = PAPER_PSNR if data == "cifar10" else "-"
-        lines.append(
-            f"| {data} | {ours['bits']} | {ours['images']} | **{cells[0]}** | {cells[1]} | {paper} |"
-        )
+        for name, ours in by.items():
+            if name == "authors":
+                continue
+            usual = name == "comdefend"  # the paper's network; the others have names of their own
+            cells = [decibel(ours), decibel(by["authors"]) if usual and "authors" in by else "-"]
+            paper = PAPER_PSNR if usual and data == "cifar10" else "-"
+            title = data if usual else f"{data} (`{name}`)"
+            lines.append(
+                f"| {title} | {ours['bits']:g} | {ours['images']} | **{cells[0]}** | {cells[1]} | {paper} |"
+            )
     return "\n".join([*lines, "", origin(content)])
 
 

@@ -58,13 +58,17 @@ class Facts:
             for key, (scale, digits, unit) in _UNITS.items()
             if key in self.scores
         ]
+        if "gray_box_accuracy" in self.scores:
+            found.append(
+                f"{100 * self.scores['gray_box_accuracy']:.1f} % under gray-box attack "
+                f"(fixed, {self.scores['gray_box_epsilon']}, {self.scores['gray_box_images']} images)"
+            )
         return ", ".join(found)
 
 
 _UNITS = {
     "test_psnr": (1, 2, "dB PSNR"),
     "test_accuracy": (100, 1, "% accuracy"),
-    "gray_box_accuracy": (100, 1, "% attacked (gray-box)"),
     "test_bits_per_dimension": (1, 2, "bits per dimension"),
 }
 """Scores: what they are multiplied by to be read, digits, and the unit."""

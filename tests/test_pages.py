@@ -1,0 +1,104 @@
+"""The generated pages of measurements that may not be there yet: on results made up for the test."""
+
+import json
+from itertools import product
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from comdefend.evaluation import Result, wilson, write_results
+from comdefend.evaluation.results import ThreatModel, pack
+from tests.conftest import ROOT
+
+MADE = {
+    "seed": 0, "commit": "abc", "software": {"torch": "2"}, "hardware": {"processor": "p", "cores": 2},
+}  # fmt: skip
+N = 8
+
+
+def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    return __import__(name)
+
+
+def result(classifier: str, defence: str, right: int, attack: str = "none", **more: object) -> Result:
+    mask = torch.arange(N) < right
+    return Result(
+        "cifar10", classifier, defence, attack, N, right, right=pack(mask), interval=wilson(right, N),
+        **{**MADE, **more},  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def everything(classifier: str, defence: str) -> list[Result]:
+    """What benchmarks/withstood.py leaves of one classifier: fewer are right the larger the budget."""
+    found = [result(classifier, defence, 7)]
+    for epsilon, attack in product((2, 4, 8, 16), ("fgsm", "bim:steps=50,step=0.04")):
+        threat = ThreatModel("linf", epsilon / 255, "gray-box", "untargeted")
+        right = 6 - epsilon // 4
+        found.append(result(classifier, defence, right, attack, threat_model=threat, protocol="fixed"))
+    for knowledge, via, right in (("gray-box", "transfer from another", 5), ("white-box", "identity", 1)):
+        threat = ThreatModel("linf", 8 / 255, knowledge, "untargeted")  # type: ignore[arg-type]
+        found.append(
+            result(classifier, defence, right, "pgd", threat_model=threat, protocol="fixed", via=via)
+        )
+    return found
+
+
+def test_the_frontier_has_a_line_and_marks_for_each_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = load("frontier_page", monkeypatch)
+    assert page.table(tmp_path) == "Not run yet."
+    page.draw(tmp_path)
+    assert not list(tmp_path.iterdir())
+    for name, dial, bits, noise, guides in (
+        ("bits-3", "rate", 12, 8.0, []), ("bits-1.5", "rate", 6, 8.0, []),
+        ("noise-0", "noise", 12, 0.0, []), ("guided", "loss", 12, 8.0, ["somebody"]),
+    ):  # fmt: skip
+        reference = f"comdefend:weights={name}.safetensors"
+        facts = {
+            "reference": reference, "dial": dial, "architecture": {"bits": bits, "block": 2},
+            "recipe": {"purifier": {"noise": noise, "guides": guides}},
+            "psnr": 27.0, "interval": [26.0, 28.0], **MADE,
+        }  # fmt: skip
+        (tmp_path / f"{name}.facts.json").write_text(json.dumps(facts))
+        both = [*everything("path/net.py:it", reference), *everything("own.safetensors", reference)]
+        write_results(tmp_path / f"{name}.json", both)
+    lines = page.table(tmp_path).splitlines()
+    shown = [
+        line for line in lines if line.startswith("| bits-1.5 | 1.5 | 8 | pixels | 27.00 [26.00, 28.00] |")
+    ]
+    assert len(shown) == 2
+    for line in shown:
+        accuracies = [cell.split()[0] for cell in line.split("|")[6:-1]]
+        assert accuracies == ["87.5", "75.0", "62.5", "50.0", "25.0", "50.0", "62.5", "12.5"]
+    assert sum(line.startswith("| guided | 3 | 8 | pixels and logits |") for line in lines) == 2
+    page.draw(tmp_path)
+    drawn = (tmp_path / "frontier.svg").read_bytes()
+    page.draw(tmp_path)
+    assert (tmp_path / "frontier.svg").read_bytes() == drawn
+    assert b"<svg" in drawn
+
+
+def test_ablations_are_shown_in_their_order_with_and_without_a_purifier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = load("ablations_page", monkeypatch)
+    assert page.table(tmp_path) == "Not run yet."
+    for name, defence, facts in (("no-purifier", "none", {}), ("whole", "comdefend", {"psnr": 24.04})):
+        (tmp_path / f"{name}.facts.json").write_text(json.dumps({**facts, **MADE}))
+        write_results(tmp_path / f"{name}.json", everything("own.safetensors", defence))
+    _, _, whole, alone, *_ = page.table(tmp_path).splitlines()
+    assert whole.startswith("| nothing | 24.0 | 87.5 ")
+    assert alone.startswith("| no purifier")
+    assert alone.split("|")[2].strip() == "-"
+
+
+def test_the_ablations_of_the_benchmark_are_those_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    benchmark = __import__("ablations")
+    assert list(benchmark.ABLATIONS) == list(load("ablations_page", monkeypatch).CHANGED)
+    recipes = {name: benchmark.recipe_of(name) for name in benchmark.ABLATIONS}
+    assert len({str(recipe.to_dict()) for recipe in recipes.values()}) == len(recipes)
