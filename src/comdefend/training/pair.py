@@ -77,7 +77,8 @@ class Pair(nn.Module):
 
 class PairTraining(Training):
     """Cross-entropy on attacked and clean images, and the squared error of what the purifier makes of them
-    against the clean ones; validated by accuracy, clean and under `WATCH`.
+    against the clean ones; validated by accuracy, clean and under `WATCH` on all that training attacks,
+    the worst case image by image.
     """
 
     network: Pair
@@ -150,11 +151,12 @@ class PairTraining(Training):
         if self._watched >= WATCHED:
             return
         self._watched += len(images)
-        with torch.inference_mode(False), torch.enable_grad():
-            target = pair.attacked(self.options.knowledge)
-            attacked = self._attack(WATCH, target, images.clone(), labels.clone(), batch_idx)
-        right = (pair(attacked).argmax(1) == labels).float().mean()
-        self.log("robust_accuracy", right, on_epoch=True, sync_dist=True)
+        right = torch.ones_like(labels, dtype=torch.bool)
+        for target in self._targets(pair):
+            with torch.inference_mode(False), torch.enable_grad():
+                attacked = self._attack(WATCH, target, images.clone(), labels.clone(), batch_idx)
+            right &= pair(attacked).argmax(1) == labels
+        self.log("robust_accuracy", right.float().mean(), on_epoch=True, sync_dist=True)
 
     def judged_on(self) -> dict[str, int]:
         images = len(self.validation)
@@ -164,7 +166,7 @@ class PairTraining(Training):
         """Attacked as the recipe wants it, at this step."""
         options = self.options
         attack = PGD(steps=options.steps, step=options.step)
-        turns = [self.network.attacked(options.knowledge), *(s.to(self.device) for s in self.sources)]
+        turns = self._targets(self.network)
         target = turns[self.global_step % len(turns)]
         aims = None
         if options.goal == "random":
@@ -172,6 +174,10 @@ class PairTraining(Training):
             aims = torch.randint(self.classes, labels.shape, generator=numbers).to(self.device)
             labels = (aims + 1) % self.classes  # not read by an attack with targets, but they must differ
         return self._attack(attack, target, images, labels, self.global_step, aims)
+
+    def _targets(self, pair: Pair) -> list[nn.Module]:
+        """What is attacked: what an attacker sees of the pair, and the other classifiers."""
+        return [pair.attacked(self.options.knowledge), *(s.to(self.device) for s in self.sources)]
 
     def _attack(
         self, attack: PGD, target: nn.Module, images: Tensor, labels: Tensor, draw: int,
