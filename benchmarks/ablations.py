@@ -20,7 +20,7 @@ from comdefend.training import Recipe, load_recipe
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import ROOT, THIRD_PARTY
-from withstood import OWN, facts_of, run_missing, trained, withstood, write_once
+from withstood import OWN, ROBUST, facts_of, run_missing, trained, withstood, write_once
 
 RESULTS = ROOT / "docs" / "results" / "ablations"
 RUNS = Path("runs/ablations")
@@ -29,18 +29,21 @@ RECIPE = "cifar10-robust-resnet9"
 
 ABLATIONS: dict[str, dict[str, str]] = {
     "whole": {},
+    "no-purifier": {
+        "pair.purifier": "none", "pair.tuned": "false", "pair.fidelity": "0",
+        "classifier.start": "cifar10-resnet9-plain",
+    },
     "purifier-stays": {"pair.tuned": "false", "pair.fidelity": "0"},
-    "no-attack": {"pair.attack": "none", "pair.goal": "untargeted", "pair.sources": "[]"},
-    "labels-told": {"pair.goal": "untargeted"},
-    "own-attacks-only": {"pair.sources": "[]"},
-    "no-noise": {"pair.noise": "0"},
+    "no-attack": {"pair.attack": "none"},
+    "gray-box": {"pair.knowledge": "gray-box"},
+    "gray-box-random": {
+        "pair.knowledge": "gray-box", "pair.goal": "random",
+        "pair.sources": "[cifar10-resnet9-plain,cifar10-resnet9-smooth]",
+    },
+    "half-attacked": {"pair.share": "0.5"},
     "no-fidelity": {"pair.fidelity": "0"},
     "straight-through": {"pair.mode": "straight-through"},
     "bits-1.5": {"purifier.bits": "6"},
-    "no-purifier": {
-        "pair.purifier": "none", "pair.tuned": "false", "pair.fidelity": "0",
-        "pair.goal": "untargeted", "pair.sources": "[]", "classifier.start": "cifar10-resnet9-plain",
-    },
 }  # fmt: skip
 """Settings that differ; `purifier.bits` is that of the purifier and the classifier that it starts from."""
 
@@ -74,7 +77,7 @@ def measure(name: str) -> None:
     own = weights.with_name("purifier.safetensors")
     purifier = f"comdefend:weights={own}" if own.is_file() else recipe.pair.purifier
     file = RESULTS / f"{name}.json"
-    write_once(file, withstood(str(weights), purifier, sources=[OWN, THIRD_PARTY], file=file))
+    write_once(file, withstood(str(weights), purifier, sources=[OWN, ROBUST, THIRD_PARTY], file=file))
     facts = (
         {"seed": 0, **provenance.made()}
         if purifier == "none"

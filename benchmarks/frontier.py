@@ -21,7 +21,7 @@ from comdefend.training import Recipe, load_recipe
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import ROOT, THIRD_PARTY
-from withstood import OWN, facts_of, run_missing, trained, withstood, write_once
+from withstood import OWN, ROBUST, facts_of, run_missing, trained, withstood, write_once
 
 RESULTS = ROOT / "docs" / "results" / "frontier"
 RUNS = Path("runs/frontier")
@@ -93,8 +93,8 @@ def measure(name: str) -> None:
     write_once(
         file,
         [
-            *withstood(THIRD_PARTY, purifier, sources=[OWN], file=file),
-            *withstood(str(classifier), purifier, sources=[OWN, THIRD_PARTY], file=file),
+            *withstood(THIRD_PARTY, purifier, sources=[OWN, ROBUST], file=file),
+            *withstood(str(classifier), purifier, sources=[OWN, ROBUST, THIRD_PARTY], file=file),
         ],
     )
     write_json(facts_file, {"dial": POINTS[name].dial, **facts_of(weights)})

@@ -78,10 +78,10 @@ def _of(kind: str, epsilon: int) -> dict[str, Evaluation]:
 
 EVALUATIONS = {
     **_of("cifar10", 8),
-    # What is trained so that images attacked through it do not fool it is attacked through others as well.
+    # What is trained under attacks on itself is attacked through others as well.
     "cifar10-robust": Evaluation(
-        "cifar10", "cifar10-robust-resnet9", ("comdefend:weights=cifar10-robust",), 8,
-        sources=("cifar10-resnet9-plain", THIRD_PARTY),
+        "cifar10", "cifar10-robust-resnet9", ("comdefend:weights=cifar10-robust",), 8, MORE,
+        sources=("cifar10-resnet9-plain", "cifar10-resnet9-bim", THIRD_PARTY),
     ),
     **_of("fashion-mnist", 25),
 }  # fmt: skip

@@ -21,7 +21,10 @@ EPSILONS = tuple(e / 255 for e in (2, 4, 8, 16))
 
 
 OWN = "cifar10-resnet9-plain"
-"""A classifier of ours that adversarial images are made on for others; what pairs are trained on from."""
+ROBUST = "cifar10-resnet9-bim"
+"""Classifiers of ours that adversarial images are made on for others: one trained on clean images, and
+one trained under attack, whose adversarial images fool far more networks.
+"""
 
 
 def run_missing(names: Sequence[str], measure: Callable[[str], None], done: Callable[[str], bool]) -> None:

@@ -9,15 +9,15 @@ from comdefend.evaluation import read_results
 
 CHANGED = {
     "whole": "nothing",
+    "no-purifier": "no purifier: adversarial training alone, where gray-box is white-box",
     "purifier-stays": "the purifier stays as it was; the classifier alone is trained",
     "no-attack": "nothing is attacked in training",
-    "labels-told": "attacks away from the label, which tell it",
-    "own-attacks-only": "no other networks are attacked",
-    "no-noise": "no noise on the images",
+    "gray-box": "the attacker of the training knows the classifier alone",
+    "gray-box-random": "so too, and he aims at random classes, on this and two other classifiers",
+    "half-attacked": "half of each batch is attacked",
     "no-fidelity": "the purified image need not look like the clean one",
     "straight-through": "the code's gradient as if nothing had been cut (straight-through)",
     "bits-1.5": "half the bits, from the start on",
-    "no-purifier": "no purifier: adversarial training alone, where gray-box is white-box",
 }
 """By name, in the order of the table."""
 

@@ -127,7 +127,7 @@ EVALUATIONS = {
     "cifar10-random": "CIFAR-10, classifier trained on clean images",
     "cifar10-purified": "CIFAR-10, classifier trained on purified images",
     "cifar10-adversarial": "CIFAR-10, adversarial training",
-    "cifar10-robust": "CIFAR-10, classifier and purifier trained together under gray-box attack",
+    "cifar10-robust": "CIFAR-10, classifier and purifier trained together under attack",
     "fashion-mnist": "Fashion-MNIST, classifier trained on clean images",
     "fashion-mnist-rivals": "Fashion-MNIST, classifier trained on clean images",
     "fashion-mnist-random": "Fashion-MNIST, classifier trained on clean images",
