@@ -62,8 +62,7 @@ def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet, run: 
     """Accuracy; of a classifier that saw purified images only, on purified images. Of one trained behind a
     purifier under attack also what it withstands, image by image, on a part of the images.
     """
-    paired = known.recipe.get("trains") == "pair"
-    reference = known.recipe["pair" if paired else "classifier"].get("purifier", "none")
+    paired, reference = known.recipe.get("trains") == "pair", known.purifier
     if (run / PURIFIER).is_file():
         reference = f"comdefend:weights={run / PURIFIER}"
     purifier = load_purifier(reference, channels=data.channels, data=known.data, dtype=fast_dtype("cpu"))

@@ -117,6 +117,8 @@ def zoo_table() -> str:
         facts = zoo.facts(name)
         low, high = facts.scores["interval"]
         score = f"{100 * facts.scores['test_accuracy']:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+        if facts.purifier != "none":
+            score += ", behind its purifier"
         lines.append(f"| `{name}` | {facts.data} | {score} | {facts.scores['images']} | {facts.made} |")
     return "\n".join(lines)
 

@@ -150,6 +150,21 @@ def test_shipped_classifiers_reach_on_the_sample_what_is_recorded(name: str) -> 
     assert low < zoo.facts(f"{name}-resnet9").scores["test_accuracy"] < high
 
 
+def test_facts_in_words_say_what_stood_in_front_and_who_attacked() -> None:
+    attacked = {"gray_box_accuracy": 0.4, "gray_box_images": 20, "gray_box_epsilon": "8/255 linf"}
+    scores = {"test_accuracy": 0.785, **attacked}
+    pair = {"trains": "pair", "pair": {"purifier": "comdefend"}}
+    known = zoo.Facts("x", "classifier", {}, "cifar10", "a test", recipe=pair, scores=scores)
+    expected = (
+        "78.5 % accuracy behind its purifier, 40.0 % under gray-box attack (fixed, 8/255 linf, 20 images)"
+    )
+    assert known.in_words() == expected
+    assert zoo.facts("cifar10-resnet9-purified").in_words().endswith("behind its purifier")
+    assert zoo.facts("cifar10-resnet9-plain").in_words().endswith("% accuracy")
+    own = zoo.Facts("x", "purifier", {}, "cifar10", "a test", recipe=pair, scores={"test_psnr": 24.5})
+    assert own.in_words() == "24.50 dB PSNR"
+
+
 def test_shipped_files_stay_small() -> None:
     folder = Path(zoo.__file__).parent
     assert sum(p.stat().st_size for p in (folder / "weights").glob("*")) < 40e6

@@ -51,10 +51,19 @@ class Facts:
     scores: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
 
+    @property
+    def purifier(self) -> str:
+        """The reference of the purifier that a classifier was trained behind, "none" without one."""
+        if self.kind != "classifier":
+            return "none"
+        settings = self.recipe.get("pair" if self.recipe.get("trains") == "pair" else "classifier", {})
+        return str(settings.get("purifier", "none"))
+
     def in_words(self) -> str:
         """What was measured, in words: "32.82 dB PSNR", "88.7 % accuracy"."""
+        where = " behind its purifier" if self.purifier != "none" else ""
         found = [
-            f"{self.scores[key] * scale:.{digits}f} {unit}"
+            f"{self.scores[key] * scale:.{digits}f} {unit}{where}"
             for key, (scale, digits, unit) in _UNITS.items()
             if key in self.scores
         ]
