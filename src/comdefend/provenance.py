@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("comdefend", "torch", "foolbox", "datasets", "numpy")
+_PACKAGES = ("comdefend", "torch", "foolbox", "pyautoattack", "datasets", "numpy")
 
 
 def made() -> dict[str, Any]:

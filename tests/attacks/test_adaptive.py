@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from comdefend.attacks import BIM, PGD, PGDL2
 from comdefend.attacks.adaptive import AdaptiveView, gradient_modes, through
 from comdefend.attacks.base import Goal
+from comdefend.attacks.iterative import ascend
 from comdefend.errors import RequestError
 from comdefend.purifiers import (
     JPEG,
@@ -152,6 +153,73 @@ def test_every_loss_is_largest_where_the_goal_is_reached(loss: str, targeted: bo
         torch.testing.assert_close(values, goal.loss(10 * logits, "dlr"))
     if loss == "margin":
         assert goal.reached_by(logits).tolist() == (values > 0).tolist() == [False, False, True]
+
+
+def test_somebody_elses_mode_does_not_decide_what_is_attacked(
+    images: Tensor, tiny_classifier: nn.Module
+) -> None:
+    class Noisy(Purifier):
+        stochastic = True
+        gradient_modes = ("mine",)
+
+        def purify(self, images: Tensor) -> Tensor:
+            return (images + 0.1 * torch.randn_like(images)).clamp(0, 1)
+
+        def through(self, images: Tensor, mode: str) -> Tensor:
+            return 3 * self.purify(images) if mode == "mine" else super().through(images, mode)
+
+    torch.manual_seed(0)
+    truth = Noisy()(images)
+    torch.manual_seed(0)
+    at = images.clone().requires_grad_(True)
+    seen = through(Noisy(), at, "mine")
+    assert torch.equal(seen, truth)
+    inside = (truth > 0) & (truth < 1)
+    slopes = torch.autograd.grad(seen.sum(), at)[0]
+    assert (slopes[inside] == 3).all()
+
+
+def test_restarts_keep_what_came_nearest(tiny_classifier: nn.Module) -> None:
+    images = torch.rand(8, 3, 16, 16)
+    labels = tiny_classifier(images).argmax(1)
+    found = []
+    for restarts in (1, 2, 4):
+        torch.manual_seed(0)
+        made = PGD(steps=1, restarts=restarts)(tiny_classifier, images, labels, epsilon=0.002)
+        found.append(Goal(labels).loss(tiny_classifier(made), "margin"))
+    assert (found[0] <= found[1]).all()
+    assert (found[1] <= found[2]).all()
+    assert (found[0] < found[2]).any()
+
+
+def test_stopping_early_goes_beyond_the_boundary() -> None:
+    class Sum(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            level = images.flatten(1).mean(1) - 0.5
+            return torch.stack([-level, level], 1)
+
+    images = torch.full((1, 1, 2, 2), 0.495)
+    labels = torch.tensor([0])
+    levels = [
+        float(ascend(Sum(), images, Goal(labels), 0.1, steps=steps, step=0.1, early=True).mean())
+        for steps in (1, 2, 3, 9)
+    ]
+    # The first step of 0.01 reaches it, two more settle it; where the last one leads was not looked at.
+    assert levels == pytest.approx([0.505, 0.505, 0.515, 0.525])
+
+
+def test_what_was_reached_and_left_again_is_kept() -> None:
+    class Band(nn.Module):
+        """Wrong only in a narrow band that the steps pass through."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            level = images.flatten(1).mean(1)
+            hit = (level > 0.505) & (level < 0.515)
+            return torch.stack([torch.where(hit, -1.0, 1.0), 0.1 * level], 1)
+
+    images = torch.full((1, 1, 2, 2), 0.5)
+    made = ascend(Band(), images, Goal(torch.tensor([0])), 0.1, steps=5, step=0.1, early=True)
+    assert made.mean().item() == pytest.approx(0.51)
 
 
 @pytest.mark.parametrize("attack", [BIM(early=True), PGD(early=True, restarts=2), PGDL2(early=True)])

@@ -1,7 +1,7 @@
 """Defences that only look strong, and one that means well: to see that an evaluation is not fooled."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from comdefend.purifiers import Purifier
 from comdefend.purifiers.base import with_gradient_of
@@ -52,6 +52,28 @@ class Decoy(Purifier):
 
     def through(self, images: Tensor, mode: str) -> Tensor:
         return images if mode == "soft" else super().through(images, mode)
+
+
+class HardlyRandom(Purifier):
+    """Claims to be random for the sake of a noise that changes nothing."""
+
+    stochastic = True
+    gradient_modes = ("autograd",)
+
+    def purify(self, images: Tensor) -> Tensor:
+        return (images + 1e-7 * torch.randn_like(images)).clamp(0, 1)
+
+
+class WrongBehind(nn.Module):
+    """A classifier whose logits pass through something that turns their gradient the wrong way."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.inner(images)
+        return with_gradient_of(logits, 0 * logits + torch.sin(1e4 * images).sum((1, 2, 3))[:, None])
 
 
 def make_killer() -> Purifier:

@@ -1,6 +1,7 @@
 """Attackers who know the defence: what breaks what, as published, and the worst case over all of them."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from comdefend.attacks.autoattack import LOGGER
 from comdefend.data import ImageSet
 from comdefend.errors import RequestError
 from comdefend.evaluation import Report, Result, ThreatModel, evaluate, read_results, write_results
-from comdefend.evaluation.adaptive import WORST, worst_cases
+from comdefend.evaluation.adaptive import WORST, best_together, worst_cases
 from comdefend.evaluation.report import write_report
-from comdefend.evaluation.results import pack, unpack
-from comdefend.evaluation.tables import headlines
+from comdefend.evaluation.results import Knowledge, pack, unpack
+from comdefend.evaluation.tables import counted, headlines
 from comdefend.purifiers import ComDefendPurifier, Purifier
 from tests.conftest import TinyClassifier, tiny_model
 from tests.evaluation.killer import GradientKiller, Misleading
@@ -111,10 +112,11 @@ def test_what_autoattack_warns_of_is_in_the_report(
     assert "autoattack on it: the gradients are zero" in page
 
 
-def test_masks_survive_their_file() -> None:
+@pytest.mark.parametrize("draws", [1, 2, 20, 35])
+def test_shares_survive_their_file(draws: int) -> None:
     for n in (1, 3, 8, 37):
-        mask = torch.rand(n) < 0.5
-        assert torch.equal(unpack(pack(mask), n), mask)
+        shares = torch.randint(0, draws + 1, (n,)) / draws
+        torch.testing.assert_close(unpack(pack(shares, draws), n), shares)
 
 
 def test_the_worst_case_counts_images_and_not_averages() -> None:
@@ -128,7 +130,7 @@ def test_the_worst_case_counts_images_and_not_averages() -> None:
     white = result([False, True, True, False], "b", knowledge="white-box")
     few = result([True, False], "c", knowledge="white-box")
     found = {r.threat_model.knowledge: r for r in worst_cases([clean, gray, white, few]) if r.threat_model}
-    assert unpack(found["gray-box"].right, 4).tolist() == [True, True, False, False]
+    assert unpack(found["gray-box"].right, 4).tolist() == [1, 1, 0, 0]
     assert found["white-box"].correct == 0
     smaller = replace(white, threat_model=ThreatModel("linf", BUDGET / 2, "white-box"))
     larger = replace(white, threat_model=ThreatModel("linf", BUDGET * 2, "white-box"))
@@ -163,7 +165,15 @@ def test_a_random_defence_is_judged_by_many_draws(sample: ImageSet) -> None:
     assert result.via == "autograd, 2 draws"
     assert result.repeats is not None
     assert result.repeats.draws == 20
-    assert result.repeats.worst <= result.repeats.majority == result.accuracy
+    assert result.repeats.worst <= result.repeats.mean
+    assert result.accuracy == pytest.approx(result.repeats.mean)
+    clean, worst = (
+        next(r for r in made.results if r.attack == attack and r.defence == "resize-pad")
+        for attack in ("none", WORST)
+    )
+    assert clean.repeats is not None
+    assert worst.repeats is not None
+    assert worst.accuracy == pytest.approx(float(torch.minimum(clean.shares, result.shares).mean()))
 
 
 def test_many_images_are_attacked_in_the_best_modes_only(
@@ -177,12 +187,39 @@ def test_many_images_are_attacked_in_the_best_modes_only(
     )  # fmt: skip
     own = [r for r in made.results if r.defence == "tiny" and r.threat_model and "transfer" not in r.via]
     own = [r for r in own if r.via != "spsa" and r.attack != WORST]
+    shares = {r.via: r.shares for r in own if r.n == 7}
     assert {(r.attack, r.n) for r in own} == {("pgd:steps=10,step=0.25", 7), ("pgd", 14)}
     scanned, kept = ({r.via for r in own if r.n == n} for n in (7, 14))
     assert len(scanned) > 5
     assert len(kept) == 2
-    best = sorted(r.accuracy for r in own if r.n == 7)
-    assert all(r.accuracy <= best[1] for r in own if r.n == 7 and r.via in kept)
+    assert kept == set(best_together(shares))
+
+
+def test_the_second_mode_is_the_one_that_adds_most() -> None:
+    left = {
+        "good": torch.tensor([0.0, 0, 0, 1, 1]), "alike": torch.tensor([0.0, 0, 1, 1, 1]),
+        "other": torch.tensor([1.0, 1, 1, 1, 0]),
+    }  # fmt: skip
+    assert best_together(left) == ("good", "other")
+    assert best_together({"only": torch.ones(2)}) == ("only",)
+
+
+def test_what_slow_attacks_saw_is_told_apart_from_the_rest() -> None:
+    def result(right: Sequence[int], attack: str, knowledge: Knowledge | None) -> Result:
+        model = ThreatModel("linf", BUDGET, knowledge) if knowledge else None
+        shares = torch.tensor(right).float()
+        return Result("d", "c", "p", attack, len(right), sum(right), model, right=pack(shares))
+
+    clean = result([1] * 200, "none", None)
+    quick = result([0] * 50 + [1] * 150, "pgd", "white-box")
+    slow = result([0] * 80 + [1] * 20, "autoattack", "white-box")
+    estimate = result([0] * 16, "pgd", "white-box")
+    scan = replace(slow, attack="pgd:steps=10,step=0.25")
+    (worst,) = worst_cases([clean, quick, slow, estimate])
+    assert (worst.n, worst.correct, worst.every) == (200, 120, (100, 20))
+    assert counted(worst, [clean]).endswith("; 20.0 n=100")
+    (alone,) = worst_cases([clean, quick, estimate, scan])
+    assert alone.every is None
 
 
 def test_what_is_kept_is_not_run_again(sample: ImageSet, tmp_path: Path) -> None:

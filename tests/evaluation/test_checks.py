@@ -1,6 +1,8 @@
 """The checks that an evaluation makes of itself: they pass where all is well, and catch what is not."""
 
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,16 +12,27 @@ from torch import Tensor, nn
 from comdefend.cli import main
 from comdefend.data import ImageSet
 from comdefend.evaluation import evaluate
-from comdefend.evaluation.checks import Check, saturated
+from comdefend.evaluation.adaptive import SCANS
+from comdefend.evaluation.checks import Check, Checks, saturated
+from comdefend.evaluation.judge import Judge
 from comdefend.evaluation.report import write_report
-from comdefend.purifiers import ComDefendPurifier, Identity, ResizePad
+from comdefend.evaluation.results import Knowledge, Result, ThreatModel, pack
+from comdefend.purifiers import ComDefendPurifier, Identity, Purifier, ResizePad
 from tests.conftest import tiny_model
-from tests.evaluation.killer import Decoy, FalselyRandom, GradientKiller, SecretlyRandom
+from tests.evaluation.killer import (
+    Decoy,
+    FalselyRandom,
+    GradientKiller,
+    HardlyRandom,
+    SecretlyRandom,
+    WrongBehind,
+)
 
 ALWAYS = {
     "clean accuracy", "gradient health", "many steps against one", "other budgets", "twice the steps",
     "twice the restarts", "attackers who know less", "random noise", "randomness", "planted example",
-    "budget, range, logits", "stored as 8 bits", "attacks asked for",
+    "budget, range, logits", "stored as 8 bits", "attacks asked for", "gradient-free attack",
+    "warnings of the attacks",
 }  # fmt: skip
 
 
@@ -49,7 +62,13 @@ def classifier(sample: ImageSet) -> nn.Module:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"IMAGES": 12, "FEW_IMAGES": 6, "NOISE_DRAWS": 100, "EOT_DRAWS": (1, 2, 4)}.items():
+    for name, value in {
+        "IMAGES": 12,
+        "FEW_IMAGES": 6,
+        "NOISE_DRAWS": 100,
+        "QUERIES": 200,
+        "EOT_DRAWS": (1, 2, 4),
+    }.items():
         monkeypatch.setattr(f"comdefend.evaluation.checks.{name}", value)
 
 
@@ -99,14 +118,120 @@ def test_hidden_randomness_is_detected(classifier: nn.Module, sample: ImageSet) 
     assert checks(classifier, SecretlyRandom(), sample)["randomness"].status == "fail"
 
 
-def test_randomness_that_is_none_is_detected(classifier: nn.Module, sample: ImageSet) -> None:
-    assert checks(classifier, FalselyRandom(), sample)["randomness"].status == "fail"
+@pytest.mark.parametrize("defence", [FalselyRandom(), HardlyRandom()], ids=["none", "next to none"])
+def test_randomness_that_is_none_is_detected(
+    defence: Purifier, classifier: nn.Module, sample: ImageSet
+) -> None:
+    assert checks(classifier, defence, sample)["randomness"].status == "fail"
 
 
-def test_a_mode_that_attacks_something_else_is_detected(classifier: nn.Module, sample: ImageSet) -> None:
-    found = checks(classifier, Decoy(), sample)["budget, range, logits"]
+def test_a_mode_of_something_else_is_attacked_where_it_is(classifier: nn.Module, sample: ImageSet) -> None:
+    """`Decoy.through` gives other images than the purifier: attackers get the purifier's own."""
+    found = checks(classifier, Decoy(), sample)
+    assert found["budget, range, logits"].status == "pass"
+    assert not [c for c in found.values() if c.status == "fail"]
+
+
+def test_a_defence_that_behaves_otherwise_under_gradients_is_detected(
+    classifier: nn.Module, sample: ImageSet
+) -> None:
+    class Watching(Purifier):
+        gradient_modes = ("autograd",)
+
+        def purify(self, images: Tensor) -> Tensor:
+            return images.flip(3) if torch.is_grad_enabled() else images
+
+    found = checks(classifier, Watching(), sample)["budget, range, logits"]
     assert found.status == "fail"
-    assert found.figure.endswith("not the defence itself: soft")
+    assert "not the defence itself: autograd" in found.figure
+
+
+def test_a_wrong_gradient_behind_the_classifier_is_detected(classifier: nn.Module, sample: ImageSet) -> None:
+    found = checks(WrongBehind(classifier), Identity(), sample, knowledge=["white-box"], epsilons=[0.2])
+    assert found["gradient-free attack"].status == "fail"
+    assert found["planted example"].status == "fail"
+
+
+def test_what_cannot_be_tested_is_skipped(classifier: nn.Module, sample: ImageSet) -> None:
+    found = checks(classifier, Identity(), sample, epsilons=[0.5])
+    for name in ("gradient-free attack", "random noise", "attacks asked for"):
+        assert found[name].status == "skip"
+        assert "nothing to test" in found[name].figure
+
+
+def test_l2_is_checked_too(classifier: nn.Module, sample: ImageSet) -> None:
+    found = checks(classifier, ComDefendPurifier(tiny_model()), sample, attacks=["pgd", "pgd-l2:steps=1"])
+    assert {name for name in found if name.endswith("(L2)")} == {
+        f"{name} (L2)" for name in (
+            "attacks asked for", "twice the steps", "twice the restarts", "attackers who know less",
+            "stored as 8 bits",
+        )
+    }  # fmt: skip
+
+
+def result(shares: Sequence[float], attack: str, knowledge: Knowledge, via: str = "autograd") -> Result:
+    threat = ThreatModel("linf", 8 / 255, knowledge)
+    kept = torch.tensor(shares)
+    return Result("d", "c", "it", attack, len(shares), sum(shares), threat, via=via, right=pack(kept))
+
+
+@pytest.fixture
+def made_of(classifier: nn.Module, sample: ImageSet) -> Callable[..., dict[str, Check]]:
+    """Checks of results that no attack made."""
+
+    def made(*results: Result, defence: str = "it") -> dict[str, Check]:
+        chosen = sample.pick(200, seed=0)
+        judge = Judge(classifier, {"it": Identity()}, sample, chosen, seed=0, batch=100, device="cpu")
+        count = max(r.n for r in results)
+        clean = [
+            Result("d", "c", name, "none", count, count, right=pack(torch.ones(count)))
+            for name in dict.fromkeys(["it", *(r.defence for r in results)])
+        ]
+        found = Checks(judge, defence, [*clean, *results], epsilon=8 / 255, draws=1)
+        return {
+            c.name: c for check in (found.slow, found.modes, found.asked, found.warnings) for c in check()
+        }
+
+    return made
+
+
+def test_slow_attacks_that_find_more_where_they_looked_are_flagged(
+    made_of: Callable[..., dict[str, Check]],
+) -> None:
+    quick = result([0] * 60 + [1] * 140, "pgd", "white-box")
+    found = made_of(quick, result([0] * 90 + [1] * 10, "autoattack", "white-box"))["slow attacks"]
+    assert found.status == "fail"
+    assert found.figure == "on the 100 images that they were given: 10.0% left, 40.0% without them"
+    same = made_of(quick, result([0] * 50 + [1] * 50, "autoattack", "white-box"))["slow attacks"]
+    assert same.status == "pass"
+    assert "slow attacks" not in made_of(quick)
+
+
+def test_modes_that_were_left_out_wrongly_are_noticed(made_of: Callable[..., dict[str, Check]]) -> None:
+    scan = SCANS["linf"].title
+    full = result([0] * 60 + [1] * 140, "pgd", "white-box", "one")
+    one = result([0] * 60 + [1] * 40, scan, "white-box", "one")
+    two = result([1] * 60 + [0] * 40, scan, "white-box", "two")
+    assert made_of(full, one, two)["gradient modes left out"].status == "warn"
+    assert made_of(full, one)["gradient modes left out"].status == "pass"
+
+
+def test_weak_black_box_attacks_are_noticed(made_of: Callable[..., dict[str, Check]]) -> None:
+    own = result([1] * 40, "hopskipjump", "black-box", "")
+    bare = replace(result([0] * 10 + [1] * 30, "hopskipjump", "black-box", ""), defence="none")
+    found = made_of(own, bare)["black-box attacks"]
+    assert found.status == "warn"
+    assert "hopskipjump leaves 75% of the undefended classifier" in found.figure
+    assert (
+        made_of(own, replace(bare, right=pack(torch.zeros(40)), correct=0))["black-box attacks"].status
+        == "pass"
+    )
+
+
+def test_what_attacks_warn_of_is_a_check(made_of: Callable[..., dict[str, Check]]) -> None:
+    flagged = replace(result([1] * 4, "autoattack", "white-box"), flags=("the gradients are zero",))
+    found = made_of(flagged)["warnings of the attacks"]
+    assert (found.status, found.figure) == ("warn", "the gradients are zero")
 
 
 def test_attacks_that_plain_pgd_surpasses_are_flagged(classifier: nn.Module, sample: ImageSet) -> None:

@@ -1,8 +1,11 @@
 """Hashes of networks and of what a number depends on."""
 
+from pathlib import Path
+
 import torch
 
-from comdefend.evaluation.fingerprint import digest, fingerprint
+from comdefend.evaluation.fingerprint import digest, fingerprint, surroundings
+from comdefend.factory import load_factory
 from tests.conftest import TinyClassifier
 
 
@@ -13,6 +16,33 @@ def test_a_digest_is_that_of_the_weights() -> None:
     with torch.no_grad():
         network.weights[0, 0] += 1
     assert digest(network) != before
+
+
+def test_surroundings_are_settings_buffers_and_files_beside(tmp_path: Path) -> None:
+    (tmp_path / "helper_of_net.py").write_text("SCALE = 2\n")
+    (tmp_path / "net.py").write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "sys.path.insert(0, str(Path(__file__).parent))\n"
+        "import helper_of_net\n"
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def forward(self, images):\n"
+        "        return images * helper_of_net.SCALE\n"
+    )
+    network = load_factory(f"{tmp_path / 'net.py'}:Net")
+    found = {surroundings(network)}
+    vars(network)["strength"] = 3.0
+    found.add(surroundings(network))
+    mask = torch.ones(2)
+    network.register_buffer("mask", mask, persistent=False)
+    found.add(surroundings(network))
+    mask[0] = 0
+    found.add(surroundings(network))
+    (tmp_path / "helper_of_net.py").write_text("SCALE = 3\n")
+    found.add(surroundings(network))
+    assert len(found) == 5
+    assert surroundings(network) in found
 
 
 def test_a_fingerprint_depends_on_every_value_and_on_no_order() -> None:

@@ -87,7 +87,7 @@ class Square(Attack):
     queries = True
     slow = True
 
-    asked: int = 1000
+    asked: int = 5000
 
     def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
         made = _auto_attack(model, images, self, epsilon, version="custom", attacks=["square"])

@@ -12,6 +12,11 @@ from comdefend.attacks.base import Attack, Goal, LossName, Norm, Protocol, searc
 DEFAULT_BUDGET = 0.3
 """What an iterative attack without a budget gets, as in Foolbox 1.x."""
 
+SETTLED = 3
+"""Where attacks may stop early: steps in a row that must reach the goal, so that the result lies beyond the
+boundary and not on it, where the next rounding takes it back.
+"""
+
 
 @dataclass(frozen=True)
 class BIM(Attack):
@@ -37,11 +42,13 @@ class BIM(Attack):
 class PGD(Attack):
     """Projected gradient descent (Madry et al., 2018): BIM from a random point of the budget.
 
-    With `restarts` above 1, images that are not fooled are tried again from another point; the restarts
-    take turns with the `losses` (see `Goal.loss`). Random numbers are those of torch's global generator.
+    With `restarts` above 1, images that are not fooled are tried again from another point, and what comes
+    nearer to the goal is kept; the restarts take turns with the `losses` (see `Goal.loss`). Random numbers
+    are those of torch's global generator.
     """
 
     name = "pgd"
+    version = 2
     norm: ClassVar[Norm] = "linf"
     protocol: ClassVar[Protocol] = "fixed"
 
@@ -66,7 +73,11 @@ class PGD(Attack):
             unsolved = torch.nonzero(~goal.reached(model, result))[:, 0]
             if len(unsolved) == 0:
                 break
-            result[unsolved] = attempt(unsolved, self.losses[restart % len(self.losses)])
+            found = attempt(unsolved, self.losses[restart % len(self.losses)])
+            nearer = _nearness(model, found, goal.rows(unsolved)) >= _nearness(
+                model, result[unsolved], goal.rows(unsolved)
+            )
+            result[unsolved[nearer]] = found[nearer]
         return result
 
 
@@ -170,16 +181,23 @@ def ascend(
     After each the result is within `epsilon` of the images and in [0, 1]. L-infinity steps are along
     the gradient's sign, L2 steps along the gradient itself. With `momentum` the direction is
     a sum of gradients, each of L1 norm 1, the sum multiplied by `momentum` at each step. With `early`
-    an image stays where it first reached the goal.
+    an image stops once it has reached the goal for `SETTLED` steps in a row, and one that reached it and
+    was moved away again goes back to where it was; one that was there from the start stays as it is.
     """
     result = (images if start is None else start).clone()
     direction = torch.zeros_like(images)
     open_ = torch.arange(len(images), device=images.device)
-    for _ in range(steps):
+    there, streak = result.clone(), torch.zeros_like(open_)
+    ever = torch.zeros_like(open_, dtype=torch.bool)
+    for number in range(steps):
         found, logits = gradient(model, result[open_], goal.rows(open_), loss)
         if early:
-            unsolved = ~goal.rows(open_).reached_by(logits)
-            open_, found = open_[unsolved], found[unsolved]
+            reached = goal.rows(open_).reached_by(logits)
+            there[open_[reached]], ever[open_[reached]] = result[open_[reached]], True
+            streak[open_] = torch.where(reached, streak[open_] + 1, 0)
+            # An attack from the image itself has nothing to do where the image is wrong already.
+            going = ~reached if number == 0 and start is None else streak[open_] < SETTLED
+            open_, found = open_[going], found[going]
             if len(open_) == 0:
                 break
         if momentum is not None:
@@ -188,7 +206,7 @@ def ascend(
             direction[open_] = found
         move = found.sign() if norm == "linf" else found / _lengths(found).clamp_min(1e-12)
         result[open_] = project(result[open_] + step * epsilon * move, images[open_], epsilon, norm)
-    return result
+    return torch.where(ever[:, None, None, None], there, result)
 
 
 def project(at: Tensor, images: Tensor, epsilon: float, norm: Norm) -> Tensor:
@@ -208,6 +226,12 @@ def random_start(images: Tensor, epsilon: float, norm: Norm) -> Tensor:
         radius = epsilon * torch.rand(len(images), 1, 1, 1, device=images.device)
         away = radius.to(images.dtype) * away / _lengths(away)
     return (images + away).clamp(0, 1)
+
+
+def _nearness(model: nn.Module, images: Tensor, goal: Goal) -> Tensor:
+    """How near images are to their goal, or beyond it: the margin of their logits, N."""
+    with torch.no_grad():
+        return goal.loss(model(images), "margin")
 
 
 def _lengths(images: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Attackers who know the defence, or only its answers: which situations they make, and the worst of them.
 
 White-box, every attack goes through every gradient mode of a purifier. Where there are many images, the
-modes are first tried on some of them, and the best `KEPT` go on to all; slow attacks go through the best.
+modes are first tried on some of them, for each norm, and two go on to all: the one that breaks most, and the
+one that adds most to it. Slow attacks go through the first.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,17 +11,23 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from comdefend.attacks import BIM, MIFGSM, PGD, Attack, AutoAttack, HopSkipJump, Norm
+from comdefend.attacks import BIM, MIFGSM, PGD, PGDL2, Attack, AutoAttack, HopSkipJump, Norm, Square
 from comdefend.attacks.adaptive import ESTIMATED, AdaptiveView, gradient_modes, through
 from comdefend.attacks.base import LossName
 from comdefend.errors import RequestError
 from comdefend.evaluation.judge import Situation
-from comdefend.evaluation.results import Knowledge, Result, ThreatModel, pack, unpack, wilson
+from comdefend.evaluation.results import Knowledge, Result, ThreatModel, pack, repeats, total, wilson
 from comdefend.purifiers import Identity, Purifier
 from comdefend.purifiers.base import GENERAL_MODES
 
 SCAN, KEPT = 100, 2
 """Images that all modes are tried on, or half of them if they are fewer; how many modes go on to the rest."""
+
+SCANS: dict[Norm, PGD] = {
+    "linf": PGD(steps=10, step=0.25, reference="pgd:steps=10,step=0.25"),
+    "l2": PGDL2(steps=10, step=0.25, reference="pgd-l2:steps=10,step=0.25"),
+}
+"""What modes are tried with, named by its settings, so that nobody takes it for the whole attack."""
 
 ALL_MODES = 40
 """Up to so many images every mode is tried on all."""
@@ -62,10 +69,10 @@ def white_box(
     modes: Sequence[str] | None,
     draws: int,
     images: int,
-    scan: Callable[[Situation], float],
+    scan: Callable[[Situation], Tensor],
 ) -> list[Situation]:
-    """The situations of an attacker who knows one defence; `scan` gives the accuracy
-    in those that choose its modes.
+    """The situations of an attacker who knows one defence; `scan` runs one of those that choose its modes,
+    and gives the share of draws in which each image is right.
 
     `attacks` come with their budgets. `modes`, all of them on all images; where it is None those of the
     purifier, scanned where there are many images.
@@ -88,17 +95,22 @@ def white_box(
     chosen = list(attacks)
     budgets = list(dict.fromkeys((attack.norm, epsilon) for attack, epsilon in chosen))
     found: list[Situation] = []
-    kept = tried
-    if not modes and len(tried) > KEPT and images > ALL_MODES and budgets:
+    going: dict[Norm, tuple[str, ...]] = {"linf": tried, "l2": tried}
+    if not modes and len(tried) > KEPT and images > ALL_MODES:
         some = min(SCAN, images // 2)
-        probe = min((e for norm, e in budgets if norm == "linf" and e), default=8 / 255)
-        # Named by its settings, so that nobody takes it for the whole attack.
-        probing = PGD(steps=10, step=0.25, reference="pgd:steps=10,step=0.25")
-        scanned = [situation(probing, probe, mode, FEWEST if mode == ESTIMATED else some) for mode in tried]
-        found += scanned
-        order = sorted(scanned, key=scan)
-        kept = tuple(s.via.split(",")[0] for s in order if not s.via.startswith(ESTIMATED))[:KEPT]
+        for norm in dict.fromkeys(norm for norm, _ in budgets):
+            probe = min((e for other, e in budgets if other == norm and e), default=None)
+            if probe is None:
+                continue
+            scanned = {
+                mode: situation(SCANS[norm], probe, mode, FEWEST if mode == ESTIMATED else some)
+                for mode in tried
+            }
+            found += scanned.values()
+            left = {mode: scan(s) for mode, s in scanned.items()}
+            going[norm] = best_together({m: shares for m, shares in left.items() if m != ESTIMATED})
     for attack, epsilon in chosen:
+        kept = going[attack.norm]
         full = attack
         if isinstance(attack, PGD):
             full = replace(attack, restarts=max(len(LOSSES), attack.restarts), losses=LOSSES)
@@ -108,7 +120,7 @@ def white_box(
                 found.append(situation(full, epsilon, mode, limit))
             elif isinstance(attack, PGD):
                 found.append(situation(attack, epsilon, mode, limit))
-    if isinstance(purifier, Purifier) and type(purifier).surrogate is not Purifier.surrogate and not random:
+    if isinstance(purifier, Purifier) and type(purifier).surrogate is not Purifier.surrogate:
         target = Surrogate(classifier, purifier)
         found += [
             Situation(
@@ -120,21 +132,47 @@ def white_box(
     return found
 
 
+def best_together(left: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Of modes, by what each leaves of the same images, the `KEPT` to go on with: the one that leaves least,
+    and then whichever adds most to those before it.
+    """
+    kept: list[str] = []
+    together = torch.ones(())
+    while len(kept) < min(KEPT, len(left)):
+        others = [mode for mode in left if mode not in kept]
+        best = min(
+            others,
+            key=lambda m: (float(torch.minimum(left[m], together).sum()), float(left[m].sum())),
+        )
+        kept.append(best)
+        together = torch.minimum(left[best], together)
+    return tuple(kept)
+
+
 def black_box(
     classifier: nn.Module,
     name: str,
     purifier: nn.Module,
     attacks: Iterable[tuple[Attack, float | None]],
+    *,
+    draws: int,
 ) -> list[Situation]:
-    """The situations of an attacker who only sees answers of the defended classifier."""
-    target = AdaptiveView(classifier, purifier)
-    return [
-        Situation(
-            target, (name,), a, ThreatModel(a.norm, epsilon, "black-box"),
-            limit=HARD_LABEL if isinstance(a, HopSkipJump) else FEW,
-        )
-        for a, epsilon in attacks
-    ]  # fmt: skip
+    """The situations of an attacker who only sees answers of the defended classifier: of a random one
+    means over `draws` of them, so that no lucky one counts.
+    """
+    behind = draws if getattr(purifier, "stochastic", False) else 1
+    target = AdaptiveView(classifier, purifier, draws=behind)
+    found = []
+    for attack, epsilon in attacks:
+        via = [f"{attack.asked} queries"] if isinstance(attack, Square) else []
+        found.append(
+            Situation(
+                target, (name,), attack, ThreatModel(attack.norm, epsilon, "black-box"),
+                via=", ".join([*via, f"{behind} draws"] if behind > 1 else via),
+                limit=HARD_LABEL if isinstance(attack, HopSkipJump) else FEW,
+            )
+        )  # fmt: skip
+    return found
 
 
 def transfers(
@@ -240,14 +278,19 @@ def worst_of(clean: Result, within: Sequence[Result], threat: ThreatModel) -> Re
     """What a defence gets right without an attack and under each of some: the worst case, image by image.
 
     It is that of the images which an attack of this very attacker was given; attacks that were given
-    fewer broke none of the others.
+    fewer broke none of the others, so `every` is the same of those images only that all were given.
     """
-    count = max(r.n for r in within if r.threat_model and r.threat_model.knowledge == threat.knowledge)
-    right = unpack(clean.right, clean.n)[:count]
+    own = [r for r in within if r.threat_model and r.threat_model.knowledge == threat.knowledge]
+    count = max(r.n for r in own)
+    right = clean.shares[:count]
     for result in within:
         shared = min(result.n, count)
-        right[:shared] &= unpack(result.right, result.n)[:shared]
-    correct = int(right.sum())
+        right[:shared] = torch.minimum(right[:shared], result.shares[:shared])
+    correct = total(right)
+    draws = clean.repeats.draws if clean.repeats else 1
+    scans = [scan.title for scan in SCANS.values()]
+    slow = [r.n for r in own if FEW <= r.n < count and r.attack not in scans]
+    every = (min(slow), total(right[: min(slow)])) if slow else None
     return replace(
         clean,
         attack=WORST,
@@ -257,7 +300,9 @@ def worst_of(clean: Result, within: Sequence[Result], threat: ThreatModel) -> Re
         protocol="any",
         settings={"attacks": list(dict.fromkeys(situation_title(r) for r in within))},
         psnr=None,
-        right=pack(right),
+        repeats=repeats(right, draws) if clean.repeats else None,
+        every=every,
+        right=pack(right, draws),
         seconds=0.0,
         interval=wilson(correct, count),
         fingerprint="",

@@ -4,17 +4,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from comdefend import provenance
-from comdefend.attacks import PROTOCOLS, Attack, Protocol, check_protocol, find_attack
+from comdefend.attacks import PROTOCOLS, Attack, Norm, Protocol, check_protocol, find_attack
 from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import ImageSet, load_data
 from comdefend.device import find_device
 from comdefend.errors import RequestError
 from comdefend.evaluation import adaptive
 from comdefend.evaluation.checks import Check, Checks
-from comdefend.evaluation.fingerprint import digest, fingerprint
+from comdefend.evaluation.fingerprint import digest, fingerprint, surroundings
 from comdefend.evaluation.judge import Example, Judge, Situation, as_judged
 from comdefend.evaluation.results import KNOWLEDGE, Knowledge, Result, ThreatModel
 from comdefend.evaluation.tables import as_text
@@ -34,7 +34,13 @@ PIXELS_AT_ONCE = 2**20
 PIXELS_THROUGH = 2**17
 """The same where a purifier is differentiated: a 256-channel network at full resolution takes more."""
 
-USUAL = 8 / 255
+VERSION = 2
+"""Raised when a change of how attackers see a defence, or of how images are judged, changes results."""
+
+_PEERS = ("foolbox", "pyautoattack")
+"""Packages whose attacks these are."""
+
+USUAL: dict[Norm, float] = {"linf": 8 / 255, "l2": 0.5}
 """Checks are made at the budget nearest to this."""
 
 
@@ -169,21 +175,24 @@ def evaluate(
                 run.all(
                     adaptive.white_box(
                         network, defence, module, seen,
-                        modes=ways.get(defence), draws=draws, images=len(chosen), scan=run.accuracy,
+                        modes=ways.get(defence), draws=draws, images=len(chosen), scan=run.shares,
                     )
                 )  # fmt: skip
         if "black-box" in knowledge:
             asked = list(budgets.of(_one_each(attacks, queries=True)))
             for defence, module in defences.items():
-                run.all(adaptive.black_box(network, defence, module, asked))
+                run.all(adaptive.black_box(network, defence, module, asked, draws=draws))
         results, found = run.results, list[Check]()
         if tuple(knowledge) != ("gray-box",) and clean:
             results = [*results, *adaptive.worst_cases(results)]
         if checks and clean and "white-box" in knowledge:
-            nearest = min(budgets.linf, key=lambda e: abs(e - USUAL))
+            at: dict[Norm, float] = {"linf": min(budgets.linf, key=lambda e: abs(e - USUAL["linf"]))}
+            if long := [e for attack, e in seen if attack.norm == "l2" and e]:
+                at["l2"] = min(long, key=lambda e: abs(e - USUAL["l2"]))
             for defence in [d for d in defences if d != "none"] or ["none"]:
-                checked = Checks(judge, defence, run.results, epsilon=nearest, draws=draws)
-                found += checked.all(run.tell)
+                for norm, nearest in at.items():
+                    checked = Checks(judge, defence, run.results, norm=norm, epsilon=nearest, draws=draws)
+                    found += checked.all(run.tell)
         pictures = run.pictures()
     return Report(results, found, pictures, images.classes, tuple(notes))
 
@@ -211,8 +220,8 @@ class _Run:
             "data": judge.data.name, "classifier": classifier, "seed": judge.seed, **provenance.made()
         }  # fmt: skip
         self.found: dict[Situation, list[Result]] = {}
-        self.digests = {name: digest(module) for name, module in judge.defences.items()}
-        self.network = digest(judge.classifier)
+        self.digests = {name: _all_of(module) for name, module in judge.defences.items()}
+        self.network = _all_of(judge.classifier)
         self.images = judge.data.digest(judge.chosen)
 
     def all(self, situations: Sequence[Situation]) -> None:
@@ -223,15 +232,19 @@ class _Run:
             self._one(situation)
         self.tell("done")
 
-    def accuracy(self, situation: Situation) -> float:
-        """The share of images that the first of its defences gets right."""
+    def shares(self, situation: Situation) -> Tensor:
+        """For each image the share of draws that the first of its defences gets right."""
         self.all([situation])
-        return self.found[situation][0].accuracy
+        return self.found[situation][0].shares
 
     def _one(self, situation: Situation) -> None:
-        target = digest(situation.target)
+        target = _all_of(situation.target)
         prints = {name: self._fingerprint(situation, name, target) for name in situation.defences}
-        kept = [self.known[p] for p in prints.values() if p in self.known]
+        title = situation.attack.title if situation.attack else "none"
+        kept = [
+            replace(self.known[p], attack=title, classifier=self.common["classifier"])
+            for p in prints.values() if p in self.known
+        ]  # fmt: skip
         if len(kept) == len(prints):
             self.done += self.judge.count(situation.limit)
         else:
@@ -274,7 +287,7 @@ class _Run:
         self.tell(title)
         self.done += 1
 
-    def _fingerprint(self, situation: Situation, name: str, target: str) -> str:
+    def _fingerprint(self, situation: Situation, name: str, target: list[str]) -> str:
         attack, threat, defence = situation.attack, situation.threat_model, self.judge.defences[name]
         return fingerprint(
             {
@@ -289,8 +302,13 @@ class _Run:
                 "attack": [repr(attack), getattr(attack, "early", None), attack.version if attack else 0],
                 "threat": repr(threat),
                 "via": situation.via,
+                "versions": [VERSION, *(self.common["software"].get(p) for p in ("torch", *_PEERS))],
             }
         )
+
+
+def _all_of(module: nn.Module) -> list[str]:
+    return [digest(module), surroundings(module)]
 
 
 def _version(defence: nn.Module) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,9 @@ _INSTALLED = (
     *(sysconfig.get_path(name) for name in ("stdlib", "platlib", "purelib")),
 )
 """Folders whose code is not somebody's own."""
+
+_PLAIN = (int, float, str, bool, type(None))
+"""Of attributes of modules whose text says all, and of the members of such lists."""
 
 
 def fingerprint(depends: Mapping[str, Any]) -> str:
@@ -34,6 +38,31 @@ def digest(network: nn.Module) -> str:
         found.update(key.encode())
         found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()[:16]
+
+
+def surroundings(network: nn.Module) -> str:
+    """Sixteen hexadecimal digits of what `digest` leaves out: plain attributes, buffers that are not kept
+    with the weights, and files that were loaded from the folders of somebody else's modules.
+    """
+    found = hashlib.sha256()
+    for name, module in network.named_modules():
+        plain = {k: v for k, v in vars(module).items() if _is_plain(v) and k != "training"}
+        found.update(repr((name, type(module).__qualname__, sorted(plain.items()))).encode())
+    for name, buffer in network.named_buffers():
+        found.update(name.encode())
+        found.update(buffer.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    folders = tuple(f"{Path(file).resolve().parent}/" for file in _sources(network))
+    loaded = {str(getattr(module, "__file__", None) or "") for module in list(sys.modules.values())}
+    for file in sorted(f for f in loaded if f.startswith(folders) and not f.startswith(_INSTALLED)):
+        if Path(file).is_file():
+            found.update(Path(file).read_bytes())
+    return found.hexdigest()[:16]
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(isinstance(member, _PLAIN) for member in value)
+    return isinstance(value, _PLAIN)
 
 
 def _sources(network: nn.Module) -> set[str]:

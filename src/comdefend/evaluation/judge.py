@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from comdefend.attacks import Attack, BudgetFree, autoattack, distance
 from comdefend.data import ImageSet
 from comdefend.errors import WorkError
-from comdefend.evaluation.results import Repeats, Result, ThreatModel, pack, wilson
+from comdefend.evaluation.results import Result, ThreatModel, pack, repeats, total, wilson
 from comdefend.image import psnr
 from comdefend.purifiers import ComDefendPurifier, Identity, Purifier
 
@@ -21,7 +21,7 @@ REMEMBERED = 2**26
 """Values of images whose purified form is kept for the next attack: half a gigabyte for each defence."""
 
 REPEATS = 20
-"""How often a random defence judges the images of an attack that knows it."""
+"""How often a random defence judges every image."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,13 @@ class Situation:
 
 @dataclass
 class Outcome:
-    """What a situation came to: for each defence which of `n` images it got right, and the rest."""
+    """What a situation came to: for each defence in which share of draws it got each of `n` images right,
+    batch by batch, and the rest.
+    """
 
     situation: Situation
     right: dict[str, list[Tensor]]
     rounded: dict[str, list[Tensor]] = field(default_factory=dict)
-    repeats: dict[str, list[Tensor]] = field(default_factory=dict)
     psnr: dict[str, list[Tensor]] = field(default_factory=dict)
     distances: list[Tensor] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
@@ -88,11 +89,10 @@ class Outcome:
     seconds: float = 0.0
     example: Example | None = None
 
-    def mask(self, name: str) -> Tensor:
-        """Which images a defence got right; of a random one, in most of its draws. N booleans."""
-        if name in self.repeats:
-            votes = torch.cat(self.repeats[name], 1)
-            return votes.float().mean(0) > 0.5
+    def shares(self, name: str) -> Tensor:
+        """The share of draws in which a defence got each image right, N floats: 0 and 1 of a deterministic
+        one.
+        """
         return torch.cat(self.right[name])
 
     def results(self, defences: Mapping[str, nn.Module], common: Mapping[str, Any]) -> Iterator[Result]:
@@ -100,8 +100,11 @@ class Outcome:
         attack = self.situation.attack
         distances = torch.cat(self.distances) if self.distances else torch.empty(0)
         for name in self.situation.defences:
-            defence, mask = defences[name], self.mask(name)
-            correct = int(mask.sum())
+            defence, shares = defences[name], self.shares(name)
+            stochastic = bool(getattr(defence, "stochastic", False))
+            draws = REPEATS if stochastic else 1
+            correct = total(shares)
+            rounded = torch.cat(self.rounded[name]) if name in self.rounded else None
             psnrs = self.psnr.get(name)
             yield Result(
                 defence=name,
@@ -116,11 +119,12 @@ class Outcome:
                 psnr=float(torch.cat(psnrs).mean()) if psnrs else None,
                 fooled=self.fooled if attack else None,
                 distance=float(distances.median()) if len(distances) else None,
-                rounded=int(torch.cat(self.rounded[name]).sum()) if name in self.rounded else None,
-                repeats=_repeats(self.repeats[name]) if name in self.repeats else None,
+                rounded=None if rounded is None else total(rounded),
+                rounded_right="" if rounded is None else pack(rounded, draws),
+                repeats=repeats(shares, draws) if stochastic else None,
                 flags=tuple(dict.fromkeys(self.flags)),
-                right=pack(mask),
-                stochastic=bool(getattr(defence, "stochastic", False)),
+                right=pack(shares, draws),
+                stochastic=stochastic,
                 seconds=round(self.seconds, 2),
                 interval=wilson(correct, self.n),
                 **common,
@@ -193,6 +197,22 @@ class Judge:
                 self.searched[key] = attack.search(situation.target, clean, goal)
             return attack.within(situation.target, clean, self.searched[key], goal, epsilon)
 
+    def gather(self, places: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The images and labels at some places among those that are judged."""
+        images = self.data.images([self.chosen[place] for place in places]).to(self.device)
+        return images, self.labels[torch.as_tensor(places, dtype=torch.long)].to(self.device)
+
+    def shares(self, name: str, images: Tensor, truth: Tensor, start: int) -> Tensor:
+        """The share of `REPEATS` draws in which a random defence gets each image right, N floats; of a
+        deterministic one 0 or 1.
+        """
+        drawn = getattr(self.defences[name], "stochastic", False)
+        votes = [
+            self.predict(self.classifier, self.purify(name, images, start + 7919 * draw)) == truth
+            for draw in (range(1, REPEATS + 1) if drawn else (0,))
+        ]
+        return torch.stack(votes).float().mean(0).cpu()
+
     def purify(self, name: str, images: Tensor, start: int) -> Tensor:
         """What a defence makes of a batch. A deterministic purifier is given those images only that are
         not what they were the last time: a minimal attack that needs less than the smallest of its
@@ -238,11 +258,13 @@ class Judge:
         predictions = {name: self.predict(self.classifier, cleaned) for name, cleaned in purified.items()}
         outcome.n += len(truth)
         for name, cleaned in purified.items():
-            outcome.right[name].append((predictions[name] == truth).cpu())
+            drawn = getattr(self.defences[name], "stochastic", False)
+            right = self.shares(name, images, truth, start) if drawn else predictions[name] == truth
+            outcome.right[name].append(right.float().cpu())
             if situation.attack is None and not isinstance(self.defences[name], Identity):
                 outcome.psnr.setdefault(name, []).append(psnr(cleaned, clean).cpu())
         if situation.adaptive:
-            self._look_again(outcome, images, truth, start)
+            self._stored(outcome, images, truth, start)
         if situation.attack is not None:
             with self._drawn(start):
                 before, after = (self.predict(situation.target, at) for at in (clean, images))
@@ -266,33 +288,15 @@ class Judge:
                     },
                 )
 
-    def _look_again(self, outcome: Outcome, images: Tensor, truth: Tensor, start: int) -> None:
-        """The images of an adaptive attack rounded to 8 bits, and, behind a random defence, drawn anew."""
+    def _stored(self, outcome: Outcome, images: Tensor, truth: Tensor, start: int) -> None:
+        """The images of an adaptive attack, rounded to 8 bits."""
         stored = (images * 255).round() / 255
         for name in outcome.situation.defences:
-            after = self.predict(self.classifier, self.purify(name, stored, start))
-            outcome.rounded.setdefault(name, []).append((after == truth).cpu())
-            if getattr(self.defences[name], "stochastic", False):
-                votes = [
-                    self.predict(self.classifier, self.purify(name, images, start + 7919 * draw)) == truth
-                    for draw in range(1, REPEATS + 1)
-                ]
-                outcome.repeats.setdefault(name, []).append(torch.stack(votes).cpu())
+            outcome.rounded.setdefault(name, []).append(self.shares(name, stored, truth, start))
 
     def _codes(self, names: Sequence[str], images: Tensor) -> dict[str, Tensor]:
         defences = ((name, self.defences[name]) for name in names)
         return {n: d.compress(images).cpu() for n, d in defences if isinstance(d, ComDefendPurifier)}
-
-
-def _repeats(votes: list[Tensor]) -> Repeats:
-    drawn = torch.cat(votes, 1).float()  # draws x images
-    shares = drawn.mean(0)
-    return Repeats(
-        draws=len(drawn),
-        mean=float(shares.mean()),
-        majority=float((shares > 0.5).float().mean()),
-        worst=float((shares == 1).float().mean()),
-    )
 
 
 @contextmanager

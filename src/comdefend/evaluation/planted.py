@@ -18,7 +18,9 @@ PLANTED_SHARE, CORNERS = 0.9, 64
 
 
 class Head(nn.Module):
-    """Two logits from what goes into the last layer of the classifier behind a view."""
+    """Two logits from what goes into the last layer of the classifier behind a view, where that is linear,
+    and else from the logits.
+    """
 
     def __init__(self, view: AdaptiveView, layer: nn.Module | None) -> None:
         super().__init__()
@@ -69,6 +71,20 @@ def plant(view: AdaptiveView, layer: nn.Module | None, image: Tensor, epsilon: f
     return head if apart else None
 
 
-def last_linear(classifier: nn.Module) -> nn.Module | None:
-    found = [module for module in classifier.modules() if isinstance(module, nn.Linear)]
-    return found[-1] if found else None
+def output_layer(classifier: nn.Module, images: Tensor) -> nn.Module | None:
+    """The linear layer whose output is the classifier's, or None where something else comes last: then
+    whatever it does to gradients must not be passed by.
+    """
+    found: list[tuple[nn.Module, Tensor]] = []
+    hooks = [
+        module.register_forward_hook(lambda m, _, out: found.append((m, out)))
+        for module in classifier.modules() if isinstance(module, nn.Linear)
+    ]  # fmt: skip
+    try:
+        with torch.no_grad():
+            logits = classifier(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    last = [module for module, out in found if out is logits]
+    return last[-1] if last else None

@@ -45,6 +45,7 @@ img { max-width: 100%; }
 .card { background: #f4f6f8; padding: .8rem 1.2rem; border-radius: .4rem; display: grid;
         grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; }
 .card dd { font-size: inherit; margin: 0; }
+tr.skip td:nth-child(3) { color: #666; }
 tr.warn td:nth-child(3) { color: #9a6700; } tr.fail td:nth-child(3) { color: #b3261e; font-weight: bold; }
 dt { font-weight: 600; } dd { margin: 0 0 .4rem; font-size: .85rem; color: #444; overflow-wrap: anywhere; }
 footer { color: #666; font-size: .85rem; margin-top: 2rem; }

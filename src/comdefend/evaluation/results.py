@@ -63,9 +63,12 @@ class Result:
     `via`: the gradient mode of a white-box attack, or what it was made on instead of its target.
     `fooled` counts the images that the attack turned on the model it was made on; `distance` is the median
     size of the perturbation over those, in the threat model's norm. `right` says which images are (see
-    `pack`). An adaptive attack (any but gray-box) has more to tell: `rounded`, how many are right after
-    its images were rounded to 8 bits; `repeats`, of a random defence, whose `correct` is then that of
-    the majority; `flags`, what the attack itself warned of. `settings` are the attack's,
+    `pack`). A random defence judges every image several times: its `correct` is the sum of the shares of
+    draws that were right, and `repeats` tells more. An adaptive attack (any but gray-box) has more to
+    tell: `rounded` and `rounded_right`, the same after its images were rounded to 8 bits; `flags`,
+    what the attack itself warned of. Of the worst case over attacks `every` counts those images alone that
+    all attacks were given but for estimates and labels, where some were given fewer: how many they are, and
+    how many are right. `settings` are the attack's,
     `defence_settings` what identifies the defence (for ComDefend the weights, their SHA-256, and what it
     computed in). `interval`: 95 %, Wilson. `fingerprint`: a hash of all that the number depends on, where
     someone keeps results to not run them again.
@@ -76,7 +79,7 @@ class Result:
     defence: str
     attack: str
     n: int
-    correct: int
+    correct: float
     threat_model: ThreatModel | None = None
     protocol: Protocol | Literal["any"] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
@@ -85,8 +88,10 @@ class Result:
     psnr: float | None = None
     fooled: int | None = None
     distance: float | None = None
-    rounded: int | None = None
+    rounded: float | None = None
+    rounded_right: str = ""
     repeats: Repeats | None = None
+    every: tuple[int, float] | None = None
     flags: tuple[str, ...] = ()
     right: str = ""
     stochastic: bool = False
@@ -102,26 +107,67 @@ class Result:
     def accuracy(self) -> float:
         return self.correct / self.n
 
+    @property
+    def shares(self) -> Tensor:
+        """For each image the share of draws in which it was right, n floats; without draws 0 or 1."""
+        return unpack(self.right, self.n)
 
-def pack(mask: Tensor) -> str:
-    """N booleans as hexadecimal digits, the first image the highest bit; `unpack` undoes it."""
-    bits = "".join("1" if value else "0" for value in mask.tolist())
+    @property
+    def rounded_shares(self) -> Tensor:
+        """The same after an adaptive attack's images were rounded to 8 bits."""
+        return unpack(self.rounded_right, self.n)
+
+
+DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def pack(shares: Tensor, draws: int = 1) -> str:
+    """Of N images the shares of `draws` in which they were right, as text; `unpack` undoes it.
+
+    With a single draw these are N booleans as hexadecimal digits, the first image the highest bit. With more,
+    up to 35, the number of draws, a colon, and a digit or letter for each image: in how many it was right.
+    """
+    counts = [round(draws * float(share)) for share in shares]
+    if draws > 1:
+        return f"{draws}:" + "".join(DIGITS[count] for count in counts)
+    bits = "".join(map(str, counts))
     width = -(-len(bits) // 4)
     return f"{int(bits.ljust(4 * width, '0') or '0', 2):0{width}x}"
 
 
 def unpack(text: str, n: int) -> Tensor:
-    """The `n` booleans that `pack` wrote."""
+    """The `n` shares that `pack` wrote, floats."""
+    draws, several, digits = text.partition(":")
+    if several:
+        return torch.tensor([DIGITS.index(digit) / int(draws) for digit in digits])
     bits = f"{int(text or '0', 16):0{4 * len(text)}b}"
-    return torch.tensor([bit == "1" for bit in bits[:n]])
+    return torch.tensor([float(bit) for bit in bits[:n]])
+
+
+def total(shares: Tensor) -> float:
+    """How many images shares come to: a whole number where nothing was drawn."""
+    found = float(shares.double().sum())
+    return int(found) if found == int(found) else round(found, 6)
+
+
+def repeats(shares: Tensor, draws: int) -> Repeats:
+    """What shares of so many draws come to."""
+    return Repeats(
+        draws=draws,
+        mean=float(shares.mean()),
+        majority=float((shares > 0.5).float().mean()),
+        worst=float((shares == 1).float().mean()),
+    )
 
 
 Z95 = 1.959964
 """Half of the width of a 95 % interval, in standard deviations of a normal distribution."""
 
 
-def wilson(correct: int, n: int, *, z: float = Z95) -> tuple[float, float]:
-    """The 95 % interval of a proportion (Wilson, 1927): sound near 0 and 1 and for few images."""
+def wilson(correct: float, n: int, *, z: float = Z95) -> tuple[float, float]:
+    """The 95 % interval of a proportion (Wilson, 1927): sound near 0 and 1 and for few images. A sum of
+    shares spreads less than a count, so for one it is wider than it need be.
+    """
     if n == 0:
         return (0.0, 1.0)
     share = correct / n
@@ -150,6 +196,7 @@ def read_results(path: Path) -> list[Result]:
                     "threat_model": ThreatModel(**entry["threat_model"]) if entry["threat_model"] else None,
                     "flags": tuple(entry.get("flags", ())),
                     "repeats": Repeats(**entry["repeats"]) if entry.get("repeats") else None,
+                    "every": tuple(entry["every"]) if entry.get("every") else None,
                 }
             )
             for entry in content

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from comdefend.evaluation.adaptive import WORST
 from comdefend.evaluation.checks import Check
+from comdefend.evaluation.judge import REPEATS
 from comdefend.evaluation.results import KNOWLEDGE, Result
 
 
@@ -107,15 +108,14 @@ def card(results: Sequence[Result]) -> dict[str, str]:
     }
     if any(r.attack == WORST for r in results):
         found["Worst case"] = (
-            "an image counts as right if none of the attacks broke it; "
-            "the white-box attacker may make those of the others too"
+            "an image counts as right if none of the attacks broke it; the white-box attacker may make "
+            "those of the others too; after a semicolon, of the images alone that slow attacks saw as well"
         )
     random = list(dict.fromkeys(label(r.defence) for r in results if r.stochastic))
-    adaptive = any(r.repeats for r in results)
     found["Randomness"] = (
         (
             f"random: {', '.join(random)}"
-            + ("; under adaptive attacks the majority of 20 draws counts" if adaptive else "")
+            + f"; every image is judged in {REPEATS} draws, and its share of right ones counts"
         )
         if random
         else "no defence here is random"
@@ -129,7 +129,7 @@ def card(results: Sequence[Result]) -> dict[str, str]:
 _GOALS = {"untargeted": "untargeted: any wrong class"}
 
 _PROTOCOLS = {
-    "fixed": "the attack spends its whole budget (today's standard)",
+    "fixed": "the attack may spend its whole budget (today's standard)",
     "minimal": "the smallest perturbation, up to the budget, that fools the classifier (what the paper seems "
     "to have used)",
 }
@@ -222,9 +222,12 @@ KNOWN = ("gray-box", "white-box")
 
 
 def counted(result: Result, results: Sequence[Result]) -> str:
-    """Accuracy with its interval, and the number of images where it is fewer than of the others."""
+    """Accuracy with its interval, the number of images where it is fewer than of the others, and, of a worst
+    case to which slow attacks were given fewer, what is left of those.
+    """
     fewer = f" n={result.n}" if result.n < max(r.n for r in results) else ""
-    return percent(result) + fewer
+    every = f"; {100 * result.every[1] / result.every[0]:.1f} n={result.every[0]}" if result.every else ""
+    return percent(result) + fewer + every
 
 
 def check_table(checks: Sequence[Check]) -> Table:
@@ -232,9 +235,9 @@ def check_table(checks: Sequence[Check]) -> Table:
     table = Table(title="Checks of the evaluation")
     for heading in ("defence", "check", "", "found"):
         table.add_column(heading)
-    colours = {"pass": "green", "warn": "yellow", "fail": "bold red"}
+    colours = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
     for check in checks:
-        found = check.figure if check.status == "pass" else f"{check.figure}: {check.meaning}"
+        found = check.figure if check.status in ("pass", "skip") else f"{check.figure}: {check.meaning}"
         table.add_row(
             escape(label(check.defence)), check.name, f"[{colours[check.status]}]{check.status}[/]",
             escape(found),
