@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from comdefend.classifiers import load_classifier
 from comdefend.errors import RequestError, WorkError
-from comdefend.purifiers import load_comdefend, load_purifier
+from comdefend.purifiers import JPEG, load_comdefend, load_purifier
 from comdefend.training import Recipe, load_recipe, start
 from comdefend.training.purifier import with_noise
 
@@ -181,6 +181,28 @@ def test_a_classifier_is_trained_on_purified_images_which_resuming_finds_again(t
     resumed = start(recipe, output=tmp_path / "broken", device="cpu", resume=True)
     assert whole is not None
     assert whole == resumed
+
+
+def test_interrupted_purification_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("comdefend.training.classifier.KEPT_EVERY", 300)
+    purify, seen = JPEG.purify, list[int]()
+
+    def counted(self: JPEG, images: torch.Tensor) -> torch.Tensor:
+        seen.append(len(images))
+        if sum(seen) == 900:
+            raise RuntimeError("the power went out")
+        return purify(self, images)
+
+    monkeypatch.setattr(JPEG, "purify", counted)
+    recipe = classifier_recipe("classifier.purifier=jpeg:quality=30")
+    with pytest.raises(RuntimeError, match="power"):
+        start(recipe, output=tmp_path / "run", device="cpu")
+    seen.clear()
+    resumed = start(recipe, output=tmp_path / "run", device="cpu")
+    assert seen == [300, 80, 20]  # what was missing, and the images of validation
+    whole = start(recipe, output=tmp_path / "whole", device="cpu")
+    assert resumed == whole
+    assert not list((tmp_path / "run").glob("*.begun"))
 
 
 @pytest.mark.parametrize("data", ["sample:cifar10", "sample:fashion-mnist"])

@@ -16,6 +16,7 @@ as the purifier does, an attacker who does not know it.
 import hashlib
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ from comdefend.training.base import Training, central_pixels
 from comdefend.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
+
+KEPT_EVERY = 5000
+"""Purified images between one saving and the next: a minute or two of a wide purifier on one core."""
 
 ADVERSARIES = {"fgsm": FGSM(), "bim": BIM(steps=5, step=0.3)}
 """What adversarial training attacks with."""
@@ -98,8 +102,8 @@ class ClassifierTraining(Training):
         return attacked.contiguous(memory_format=torch.channels_last)
 
     def _purified(self, data: ImageSet, name: str) -> Tensor:
-        """All images of `data` through the purifier, uint8; kept in the run's folder for resuming, under
-        a name that another purifier or other images do not have.
+        """All images of `data` through the purifier, uint8; kept in the run's folder as they are made, for
+        resuming, under a name that another purifier or other images do not have.
         """
         purifier = load_purifier(
             self.recipe.classifier.purifier,
@@ -115,15 +119,24 @@ class ClassifierTraining(Training):
         if file.is_file():
             return load_file(file)["pixels"]
         log.info("purifying %d images (%s)", len(data), name)
-        parts = []
-        for part in pixels.split(500):
-            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                parts.append((purifier(part.to(self.device).float() / 255) * 255).round().byte().cpu())
-        purified = torch.cat(parts).contiguous()
-        self.cache.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as temporary:
-            save_file({"pixels": purified}, temporary)
-        return purified
+        begun = file.with_suffix(".begun")
+        parts = [load_file(begun)["pixels"]] if begun.is_file() else []
+        first = done = sum(map(len, parts))
+        started = time.monotonic()
+        for part in pixels[done:].split(KEPT_EVERY):
+            for few in part.split(500):
+                with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                    parts.append((purifier(few.to(self.device).float() / 255) * 255).round().byte().cpu())
+            done += len(part)
+            rate = (done - first) / (time.monotonic() - started)
+            left = (len(pixels) - done) / rate
+            log.info(
+                "purified %d/%d  %.1f images/s  %d:%02d left", done, len(pixels), rate, left // 60, left % 60
+            )
+            with replacing(file if done == len(pixels) else begun) as temporary:
+                save_file({"pixels": torch.cat(parts).contiguous()}, temporary)
+        begun.unlink(missing_ok=True)
+        return torch.cat(parts).contiguous()
 
 
 def new_classifier(recipe: Recipe, data: ImageSet) -> nn.Module:
