@@ -22,7 +22,7 @@ from comdefend.classifiers import build_classifier, load_classifier
 from comdefend.data import ImageSet, load_data
 from comdefend.device import fast_dtype
 from comdefend.evaluation import evaluate, wilson
-from comdefend.evaluation.adaptive import worst_of
+from comdefend.evaluation.adaptive import WORST
 from comdefend.evaluation.reconstruction import reconstruction
 from comdefend.model import ComDefend, ComDefendConfig
 from comdefend.purifiers import ComDefendPurifier, load_purifier
@@ -38,7 +38,7 @@ PURIFIER = "purifier.safetensors"
 BATCH = 250
 ATTACKED = 1000
 
-GRAY_BOX = ("fgsm", "bim", "mi-fgsm", "pgd")
+ATTACKS = ("fgsm", "bim", "mi-fgsm", "pgd")
 SOURCES = {"cifar10": ["cifar10-resnet9-plain", "cifar10-resnet9-bim", THIRD_PARTY]}
 """What a pair is attacked with, and by data the other classifiers that PGD is run on: who trains against
 attacks on a classifier may have taught it to mislead just these.
@@ -60,7 +60,9 @@ def score_purifier(network: nn.Module, _: zoo.Facts, data: ImageSet, __: Path) -
 
 def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet, run: Path) -> dict[str, Any]:
     """Accuracy; of a classifier that saw purified images only, on purified images. Of one trained behind a
-    purifier under attack also what it withstands, image by image, on a part of the images.
+    purifier under attack also what it withstands, image by image, on a part of the images, before an attacker
+    who does not know the purifier and before one who does, in the gradient mode of the training alone: a
+    whole evaluation is benchmarks/robustness.py.
     """
     paired, reference = known.recipe.get("trains") == "pair", known.purifier
     if (run / PURIFIER).is_file():
@@ -79,19 +81,20 @@ def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet, run: 
     name = "none" if reference == "none" else "pair"
     sources = SOURCES.get(known.data, [])
     results = evaluate(
-        network, {"pair": purifier} if name == "pair" else {}, data=data, attacks=GRAY_BOX,
-        epsilons=epsilon / 255, protocols=["fixed"], sources=sources, limit=ATTACKED, examples=0,
+        network, {"pair": purifier} if name == "pair" else {}, data=data, attacks=ATTACKS,
+        epsilons=epsilon / 255, protocols=["fixed"], knowledge=["gray-box", "white-box"], sources=sources,
+        modes=[known.recipe["pair"]["mode"]], checks=False, limit=ATTACKED, examples=0,
     ).results  # fmt: skip
-    own = [r for r in results if r.defence == name]
-    clean = next(r for r in own if r.threat_model is None)
-    attacked = [r for r in own if r.threat_model is not None]
-    assert attacked[0].threat_model is not None
-    worst = worst_of(clean, attacked, attacked[0].threat_model)
+    worst = {
+        r.threat_model.knowledge.replace("-", "_"): r
+        for r in results if r.defence == name and r.attack == WORST and r.threat_model
+    }  # fmt: skip
     return {
         **scores,
-        "gray_box_accuracy": worst.accuracy, "gray_box_interval": worst.interval, "gray_box_images": worst.n,
-        "gray_box_epsilon": f"{epsilon:g}/255 linf", "gray_box_attacks": list(GRAY_BOX),
-        "gray_box_sources": sources,
+        **{f"{level}_accuracy": found.accuracy for level, found in worst.items()},
+        **{f"{level}_interval": found.interval for level, found in worst.items()},
+        "attacked_images": ATTACKED, "epsilon": f"{epsilon:g}/255 linf", "attacks": list(ATTACKS),
+        "sources": sources, "mode": known.recipe["pair"]["mode"],
     }  # fmt: skip
 
 

@@ -123,6 +123,33 @@ def zoo_table() -> str:
     return "\n".join(lines)
 
 
+def pairs() -> str:
+    """What shipped pairs reach, as the zoo's facts record it."""
+    lines = [
+        "| pair | clean | gray-box | white-box, PGD in one mode | images attacked | purifier's PSNR |",
+        "|---|---|---|---|---|---|",
+    ]
+    measured = None
+    for name in zoo.names("classifier"):
+        scores = zoo.facts(name).scores
+        if "white_box_accuracy" not in scores:
+            continue
+        cells = [
+            f"{100 * scores[f'{key}accuracy']:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
+            for key, (low, high) in (
+                ("test_", scores["interval"]),
+                *((f"{k}_box_", scores[f"{k}_box_interval"]) for k in ("gray", "white")),
+            )
+        ]
+        quality = zoo.facts(name.rsplit("-", 1)[0]).scores["test_psnr"]
+        lines.append(
+            f"| `{name}` | {' | '.join(cells)} | {scores['attacked_images']}, {scores['epsilon']} "
+            f"| {quality:.2f} dB |"
+        )
+        measured = scores["measured"]
+    return "\n".join([*lines, "", origin(measured)]) if measured else "None yet."
+
+
 EVALUATIONS = {
     "cifar10": "CIFAR-10, classifier trained on clean images",
     "cifar10-rivals": "CIFAR-10, classifier trained on clean images",
@@ -237,6 +264,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shipped-cifar10": lambda: _accuracies("shipped-cifar10"),
     "shipped-fashion-mnist": lambda: _accuracies("shipped-fashion-mnist"),
     "zoo": zoo_table,
+    "pairs": pairs,
     "robustness-summary": robustness_summary,
     "frontier": lambda: frontier_page.table(FRONTIER),
     "ablations": lambda: ablations_page.table(ABLATIONS),

@@ -151,12 +151,15 @@ def test_shipped_classifiers_reach_on_the_sample_what_is_recorded(name: str) -> 
 
 
 def test_facts_in_words_say_what_stood_in_front_and_who_attacked() -> None:
-    attacked = {"gray_box_accuracy": 0.4, "gray_box_images": 20, "gray_box_epsilon": "8/255 linf"}
+    attacked = {
+        "gray_box_accuracy": 0.4, "white_box_accuracy": 0.3, "attacked_images": 20, "epsilon": "8/255 linf",
+    }  # fmt: skip
     scores = {"test_accuracy": 0.785, **attacked}
     pair = {"trains": "pair", "pair": {"purifier": "comdefend"}}
     known = zoo.Facts("x", "classifier", {}, "cifar10", "a test", recipe=pair, scores=scores)
     expected = (
-        "78.5 % accuracy behind its purifier, 40.0 % under gray-box attack (fixed, 8/255 linf, 20 images)"
+        "78.5 % accuracy behind its purifier, "
+        "under attack 40.0 % gray-box and 30.0 % white-box (fixed, 8/255 linf, 20 images)"
     )
     assert known.in_words() == expected
     assert zoo.facts("cifar10-resnet9-purified").in_words().endswith("behind its purifier")

@@ -67,10 +67,15 @@ class Facts:
             for key, (scale, digits, unit) in _UNITS.items()
             if key in self.scores
         ]
-        if "gray_box_accuracy" in self.scores:
+        under = [
+            f"{100 * self.scores[f'{level}_box_accuracy']:.1f} % {level}-box"
+            for level in ("gray", "white")
+            if f"{level}_box_accuracy" in self.scores
+        ]
+        if under:
             found.append(
-                f"{100 * self.scores['gray_box_accuracy']:.1f} % under gray-box attack "
-                f"(fixed, {self.scores['gray_box_epsilon']}, {self.scores['gray_box_images']} images)"
+                f"under attack {' and '.join(under)} "
+                f"(fixed, {self.scores['epsilon']}, {self.scores['attacked_images']} images)"
             )
         return ", ".join(found)
 
