@@ -12,7 +12,7 @@ export COMDEFEND_DATA ?= $(wildcard $(abspath $(COMDEFEND_SHARED))/datasets)
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-demo: $(VENV)/installed  ## install and run the main job: attack, purify, table and picture
+demo: $(VENV)/installed  ## install and run the main job: attack, purify, tables and pictures
 	$(BIN)/comdefend demo
 
 test: $(VENV)/installed-dev lint  ## install, check style and types, run the tests

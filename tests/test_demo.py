@@ -14,9 +14,9 @@ def test_the_demo_shows_the_papers_effect_and_its_limit(
     assert main(["demo", "--output", str(tmp_path / "demo"), "--limit", "40"]) == 0
     out = capsys.readouterr().out
     assert "gray-box" in out
-    assert str(tmp_path / "demo" / "examples.png") in out.replace("\n", "")
-    assert "does not show" in out
-    results = read_results(tmp_path / "demo" / "results.json")
+    assert str(tmp_path / "demo" / "paper" / "examples.png") in out.replace("\n", "")
+    assert "Neither part shows" in out.replace("\n", " ")
+    results = read_results(tmp_path / "demo" / "paper" / "results.json")
     by = {(r.attack, r.protocol, r.defence): r.accuracy for r in results}
     clean = by["none", None, "none"]
     assert clean > 0.8
@@ -26,3 +26,8 @@ def test_the_demo_shows_the_papers_effect_and_its_limit(
         assert by[attack, "minimal", "comdefend"] > by[attack, "minimal", "none"] + 0.3
     # The same defence against the whole budget: worth knowing that it does not hold.
     assert by["bim", "fixed", "comdefend"] < by["bim", "minimal", "comdefend"]
+    # And beside it the pair that does.
+    results = read_results(tmp_path / "demo" / "robust" / "results.json")
+    robust = {r.attack: r.accuracy for r in results if r.defence != "none"}
+    assert robust["bim"] > by["bim", "fixed", "comdefend"] + 0.3
+    assert robust["none"] > 0.7

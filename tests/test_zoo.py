@@ -13,7 +13,8 @@ from comdefend import zoo
 from comdefend.classifiers import load_classifier
 from comdefend.data import load_data
 from comdefend.errors import RequestError
-from comdefend.evaluation import wilson
+from comdefend.evaluation import Result, evaluate, wilson
+from comdefend.evaluation.adaptive import WORST
 from comdefend.image import psnr
 from comdefend.model import ComDefend, ComDefendConfig
 from comdefend.purifiers import load_comdefend
@@ -166,6 +167,38 @@ def test_facts_in_words_say_what_stood_in_front_and_who_attacked() -> None:
     assert zoo.facts("cifar10-resnet9-plain").in_words().endswith("% accuracy")
     own = zoo.Facts("x", "purifier", {}, "cifar10", "a test", recipe=pair, scores={"test_psnr": 24.5})
     assert own.in_words() == "24.50 dB PSNR"
+
+
+@pytest.mark.parametrize("name", ["cifar10"])
+def test_shipped_pairs_reach_on_the_sample_what_is_recorded(name: str) -> None:
+    scores = zoo.facts(f"{name}-robust-resnet9").scores
+    epsilon = float(scores["epsilon"].split("/")[0]) / 255
+    found = evaluate(
+        f"{name}-robust-resnet9", f"comdefend:weights={name}-robust", data=f"sample:{name}",
+        attacks=scores["attacks"], epsilons=epsilon, protocols=["fixed"], knowledge=["gray-box", "white-box"],
+        modes=[scores["mode"]], sources=[s for s in scores["sources"] if ".py:" not in s], checks=False,
+        limit=200, examples=0,
+    ).results  # fmt: skip
+    own = [r for r in found if r.defence != "none"]
+
+    def close(result: Result, recorded: float) -> bool:
+        low, high = wilson(result.correct, result.n, z=3.3)
+        return low < recorded < high
+
+    assert close(next(r for r in own if r.threat_model is None), scores["test_accuracy"])
+    worst = {r.threat_model.knowledge: r for r in own if r.attack == WORST and r.threat_model}
+    assert close(worst["gray-box"], scores["gray_box_accuracy"])
+    assert close(worst["white-box"], scores["white_box_accuracy"])
+
+
+def test_the_purifier_of_a_pair_takes_an_eighth_of_the_papers_arithmetic() -> None:
+    def arithmetic(name: str) -> float:
+        """Multiply-adds a pixel: each weight of a convolution once for each place it is put to."""
+        model = load_comdefend(name).model
+        weights = sum(p.numel() for p in model.parameters() if p.dim() == 4)
+        return weights / model.config.block**2
+
+    assert 8 * arithmetic("cifar10-robust") < arithmetic("cifar10")
 
 
 def test_shipped_files_stay_small() -> None:

@@ -57,15 +57,21 @@ def demo(
     limit: Annotated[int, typer.Option(min=1, help="How many sample images.")] = 100,
     json_: Json = False,
 ) -> None:
-    """Attack sample images, purify them, and show what that is worth: a table and a picture."""
-    from comdefend.demo import CAPTION, run_demo
+    """Attack sample images, purify them, and show what that is worth: tables and pictures.
+
+    Two classifiers with a purifier each, one after the other; --json gives the results of both as one list.
+    """
+    from comdefend.demo import run_demo
 
     with _bar("demo", json_) as progress:
-        report, paths = run_demo(output, limit=limit, progress=progress)
-    _show_report(report, paths, json_)
-    if not json_:
+        made = run_demo(output, limit=limit, progress=progress)
+    if json_:
+        print(json.dumps([asdict(result) for _, report, _ in made for result in report.results]))
+        return
+    for part, report, paths in made:
+        _show_report(report, paths, as_json=False)
         print(f"Picture: {paths['grid']}")
-        print(CAPTION)
+        print(part.caption)
 
 
 @app.command()
