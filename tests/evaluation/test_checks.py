@@ -13,7 +13,11 @@ from comdefend.cli import main
 from comdefend.data import ImageSet
 from comdefend.evaluation import evaluate
 from comdefend.evaluation.adaptive import SCANS
-from comdefend.evaluation.checks import Check, Checks, saturated
+from comdefend.evaluation.checks import Check, Probe
+from comdefend.evaluation.checks.gradients import modes, saturated
+from comdefend.evaluation.checks.others import asked, slow
+from comdefend.evaluation.checks.probe import Sizes
+from comdefend.evaluation.checks.record import warnings
 from comdefend.evaluation.judge import Judge
 from comdefend.evaluation.report import write_report
 from comdefend.evaluation.results import Knowledge, Result, ThreatModel, pack
@@ -62,14 +66,8 @@ def classifier(sample: ImageSet) -> nn.Module:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "IMAGES": 12,
-        "FEW_IMAGES": 6,
-        "NOISE_DRAWS": 100,
-        "QUERIES": 200,
-        "EOT_DRAWS": (1, 2, 4),
-    }.items():
-        monkeypatch.setattr(f"comdefend.evaluation.checks.{name}", value)
+    sizes = Sizes(images=12, few=6, noise=100, queries=200, draws=(1, 2, 4))
+    monkeypatch.setattr("comdefend.evaluation.checks.probe.SIZES", sizes)
 
 
 def checks(
@@ -187,10 +185,8 @@ def made_of(classifier: nn.Module, sample: ImageSet) -> Callable[..., dict[str, 
             Result("d", "c", name, "none", count, count, right=pack(torch.ones(count)))
             for name in dict.fromkeys(["it", *(r.defence for r in results)])
         ]
-        found = Checks(judge, defence, [*clean, *results], epsilon=8 / 255, draws=1)
-        return {
-            c.name: c for check in (found.slow, found.modes, found.asked, found.warnings) for c in check()
-        }
+        probe = Probe(judge, defence, [*clean, *results], epsilon=8 / 255, draws=1)
+        return {c.name: c for check in (slow, modes, asked, warnings) for c in check(probe)}
 
     return made
 
@@ -284,7 +280,7 @@ def test_a_weak_attack_is_caught_by_a_planted_example(
     classifier: nn.Module, sample: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "comdefend.evaluation.checks.ascend", lambda _, images, *__, **___: images
+        "comdefend.evaluation.checks.gradients.ascend", lambda _, images, *__, **___: images
     )  # an attack that does nothing
     found = checks(classifier, ComDefendPurifier(tiny_model()), sample)
     assert found["planted example"].status == "fail"

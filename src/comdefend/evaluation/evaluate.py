@@ -13,7 +13,7 @@ from comdefend.data import ImageSet, load_data
 from comdefend.device import find_device
 from comdefend.errors import RequestError
 from comdefend.evaluation import adaptive
-from comdefend.evaluation.checks import Check, Checks
+from comdefend.evaluation.checks import Check, Probe, all_checks
 from comdefend.evaluation.fingerprint import digest, fingerprint, surroundings
 from comdefend.evaluation.judge import Example, Judge, Situation, as_judged
 from comdefend.evaluation.results import KNOWLEDGE, Knowledge, Result, ThreatModel
@@ -191,8 +191,8 @@ def evaluate(
                 at["l2"] = min(long, key=lambda e: abs(e - USUAL["l2"]))
             for defence in [d for d in defences if d != "none"] or ["none"]:
                 for norm, nearest in at.items():
-                    checked = Checks(judge, defence, run.results, norm=norm, epsilon=nearest, draws=draws)
-                    found += checked.all(run.tell)
+                    probe = Probe(judge, defence, run.results, norm=norm, epsilon=nearest, draws=draws)
+                    found += all_checks(probe, run.tell)
         pictures = run.pictures()
     return Report(results, found, pictures, images.classes, tuple(notes))
 

@@ -1,0 +1,53 @@
+"""Checks that an evaluation makes of itself: was the attacker weak, or the defence strong?
+
+Each gives a line with pass, warn, fail or skip, a figure, and what it means. After Carlini et al., "On
+evaluating adversarial robustness", 2019; Tramer et al., "On adaptive attacks to adversarial example
+defenses", 2020.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from comdefend.evaluation.checks import gradients, others, randomness, record
+from comdefend.evaluation.checks.probe import Check, Probe
+from comdefend.purifiers import ComDefendPurifier
+
+__all__ = ["Check", "Probe", "all_checks"]
+
+ALL = (
+    record.clean_accuracy, gradients.gradients, gradients.reported, gradients.modes, others.slow,
+    gradients.one_step, gradients.budgets, gradients.steps, gradients.restarts, others.other_attackers,
+    others.gradient_free, others.asked, others.noise, randomness.randomness, gradients.planted,
+    record.limits, record.rounding, record.warnings,
+)  # fmt: skip
+"""In the order of the report."""
+
+OF_EACH_NORM = (
+    gradients.reported, gradients.modes, others.slow, gradients.steps, gradients.restarts,
+    others.other_attackers, record.rounding,
+)  # fmt: skip
+"""What does not depend on the norm is checked under L-infinity alone."""
+
+OF_RANDOM_ONES = (randomness.expectation, randomness.frozen, randomness.redrawn)
+
+
+def all_checks(probe: Probe, step: Callable[[str], None] | None = None) -> list[Check]:
+    """Every check that applies, in the order of the report. `step` is told the next one's name."""
+    found = []
+    for check in _that_apply(probe):
+        if step:
+            step(f"check of {probe.name}: {check.__name__.replace('_', ' ')}")
+        with torch.random.fork_rng():  # each has the same random numbers, whatever ran before it
+            torch.manual_seed(probe.judge.seed)
+            found += list(check(probe))
+    return found
+
+
+def _that_apply(probe: Probe) -> list[Callable[[Probe], Iterator[Check]]]:
+    if probe.norm == "l2":
+        return list(OF_EACH_NORM)
+    found = [*ALL, *(OF_RANDOM_ONES if probe.random else ())]
+    if isinstance(probe.purifier, ComDefendPurifier) and probe.purifier.dtype != torch.float32:
+        found.append(record.precision)
+    return found

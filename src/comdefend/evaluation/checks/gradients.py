@@ -1,0 +1,195 @@
+"""Did attacks that follow gradients find what there is to find?"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from comdefend.attacks import FGSM
+from comdefend.attacks.adaptive import ESTIMATED, gradient_modes
+from comdefend.attacks.base import Goal
+from comdefend.attacks.iterative import ascend, gradient, random_start
+from comdefend.evaluation.adaptive import SCANS
+from comdefend.evaluation.checks.probe import NOBODY, POINT, Check, Probe, known_to, mode_of
+from comdefend.evaluation.planted import output_layer, plant
+from comdefend.purifiers import ComDefendPurifier
+
+WIDE = (16 / 255, 32 / 255, 64 / 255, 128 / 255)
+"""Budgets at which every defence must fall: at the last nothing is left of an image."""
+
+
+def gradients(probe: Probe) -> Iterator[Check]:
+    """Whether the plain gradient is masked, and whether a way around it was followed."""
+    images, goal = probe.images[: probe.sizes.few], Goal(probe.labels[: probe.sizes.few])
+    zeros = {
+        mode: float((gradient(probe.view(mode), images, goal)[0] == 0).float().mean())
+        for mode in dict.fromkeys(["autograd", *probe.tried])
+        if mode != ESTIMATED
+    }
+    masked = zeros["autograd"] > 0.5
+    followed = [mode for mode in probe.tried if mode != ESTIMATED and zeros[mode] < 0.5]
+    declared = bool(getattr(probe.purifier, "gradient_modes", ()))
+    figure = f"zero: {zeros['autograd']:.0%} of the plain gradient"
+    if followed:
+        figure += f", {min(zeros[m] for m in followed):.0%} of {min(followed, key=lambda m: zeros[m])}"
+    if isinstance(probe.purifier, ComDefendPurifier):
+        figure += f"; saturated: {saturated(probe.purifier, images):.0%} of the code"
+    if masked and not declared:
+        status, meaning = "fail", (
+            "the defence hides its gradient and declares no way around it (`gradient_modes`); what an "
+            "attack that follows gradients leaves here is no robustness"
+        )  # fmt: skip
+    elif masked and not followed:
+        status, meaning = "fail", "only masked gradients were followed: nothing was measured"
+    elif masked:
+        status, meaning = "pass", "the plain gradient is masked; the attacks went around it"
+    else:
+        status, meaning = "pass", "attacks had gradients to follow"
+    yield probe.line("gradient health", status, figure, meaning)  # type: ignore[arg-type]
+
+
+def reported(probe: Probe) -> Iterator[Check]:
+    """The attacks that were asked for against PGD with all losses, on what they left standing, wherever
+    it is, in every mode that the defence knows.
+    """
+    worst = probe.worst()
+    if worst is None:
+        tried = any(known_to(r, "white-box") for r in probe.results)
+        yield probe.line(
+            "attacks asked for", "warn" if tried else "fail", "none under L-infinity at this budget",
+            "what other norms and budgets gave was not checked" if tried else "nothing was measured",
+        )  # fmt: skip
+        return
+    standing = probe.standing(worst)
+    better = []
+    if probe.found_more(probe.pgd(restarts=6), probe.mode, standing[: probe.sizes.images], worst):
+        better.append(f"PGD ({probe.mode})")
+    for mode in gradient_modes(probe.purifier):
+        if mode not in (*probe.tried, ESTIMATED) and probe.found_more(
+            probe.pgd(steps=10), mode, standing[: probe.sizes.few], worst
+        ):
+            better.append(f"PGD ({mode}), which was not tried")
+    looked = min(probe.sizes.images, len(standing))
+    yield probe.line(
+        "attacks asked for", "fail" if better else "pass" if standing else "skip",
+        f"{worst.accuracy:.1%} left; "
+        + (
+            f"more broken by {', '.join(better)}" if better
+            else f"PGD with six restarts breaks none or next to none of {looked} looked at" if standing
+            else NOBODY
+        ),
+        "where the checks' own attack breaks what was reported to withstand, the attacks were too weak",
+    )  # fmt: skip
+
+
+def modes(probe: Probe) -> Iterator[Check]:
+    """The gradient modes that went on to all images against all of them, on what both were tried on."""
+    scans = {
+        mode_of(r): r.shares for r in probe.results
+        if r.attack == SCANS[probe.norm].title and mode_of(r) != ESTIMATED
+    }  # fmt: skip
+    kept = {
+        mode_of(r) for r in probe.results
+        if known_to(r, "white-box") and r.attack != SCANS[probe.norm].title and r.threat_model
+        and r.threat_model.norm == probe.norm
+    }  # fmt: skip
+    if not scans or not kept & scans.keys():
+        return
+    together, ours = (
+        float(torch.stack([s for m, s in scans.items() if m in among]).amin(0).mean())
+        for among in (scans.keys(), kept)
+    )
+    count = len(next(iter(scans.values())))
+    yield probe.line(
+        "gradient modes left out", "warn" if probe.more(ours, together, count) else "pass",
+        f"of {count} images {together:.1%} withstand all modes, {ours:.1%} those that went on",
+        "what only a mode finds that was left out is missed among the other images",
+    )  # fmt: skip
+
+
+def one_step(probe: Probe) -> Iterator[Check]:
+    """PGD must leave no more than FGSM."""
+    one, many = probe.accuracy(FGSM(), probe.epsilon), probe.accuracy(probe.pgd(), probe.epsilon)
+    yield probe.line(
+        "many steps against one", "pass" if not probe.more(many, one) else "fail",
+        f"PGD {many:.1%}, FGSM {one:.1%}",
+        "an iterative attack that finds less than one step is lost in a masked gradient",
+    )  # fmt: skip
+
+
+def budgets(probe: Probe) -> Iterator[Check]:
+    """Accuracy at budgets below and above the evaluation's."""
+    smaller = [probe.epsilon / part for part in (8, 4, 2)]
+    budgets = [*smaller, probe.epsilon, *(e for e in WIDE if e > probe.epsilon)]
+    left = [probe.accuracy(probe.pgd(), e) for e in budgets]
+    rises = any(probe.more(after, before) for before, after in pairwise(left))
+    with torch.no_grad():
+        chance = 1 / probe.view(probe.mode)(probe.images[:1]).shape[1]
+    reached = not probe.more(left[-1], chance + 3 * POINT)
+    curve = ", ".join(f"{a:.0%} at {e * 255:g}" for e, a in zip(budgets, left, strict=True))
+    yield probe.line(
+        "other budgets", "pass" if reached and not rises else "fail", curve,
+        "accuracy must fall as the budget grows, to chance or below where the image can be erased",
+        curve=tuple(zip(budgets, left, strict=True)),
+    )  # fmt: skip
+
+
+def steps(probe: Probe) -> Iterator[Check]:
+    """Whether PGD had converged."""
+    once, twice = (probe.accuracy(probe.pgd(steps=n), probe.epsilon) for n in (20, 40))
+    yield probe.line(
+        "twice the steps", "pass" if not probe.more(once, twice) else "fail",
+        f"{once:.1%} after 20, {twice:.1%} after 40",
+        f"the attack had converged, as far as {len(probe.images)} images tell",
+    )  # fmt: skip
+
+
+def restarts(probe: Probe) -> Iterator[Check]:
+    """Whether other starting points find more."""
+    once, twice = (probe.accuracy(probe.pgd(restarts=n), probe.epsilon) for n in (3, 6))
+    yield probe.line(
+        "twice the restarts", "pass" if not probe.more(once, twice) else "fail",
+        f"{once:.1%} with 3, {twice:.1%} with 6",
+        f"more starting points find nothing new, as far as {len(probe.images)} images tell",
+    )  # fmt: skip
+
+
+def planted(probe: Probe) -> Iterator[Check]:
+    """A linear head that calls one corner of the budget adversarial and its neighbours
+    harmless: an attack that works finds its way to the planted one.
+    """
+    layer = output_layer(probe.judge.classifier, probe.images[:2])
+    found = made = 0
+    for row in range(min(probe.sizes.few, len(probe.images))):
+        head = plant(probe.view(probe.mode), layer, probe.images[row : row + 1], probe.epsilon)
+        if head is None:
+            continue
+        made += 1
+        goal = Goal(torch.zeros(1, dtype=torch.long, device=probe.images.device))
+        image = probe.images[row : row + 1]
+        for _ in range(2):
+            at = ascend(
+                head, image, goal, probe.epsilon, steps=50, step=0.1, loss="margin",
+                start=random_start(image, probe.epsilon, "linf"), early=not probe.random,
+            )  # fmt: skip
+            if bool(goal.reached(head, at).all()):
+                found += 1
+                break
+    if not made:
+        yield probe.line(
+            "planted example", "warn", "none could be planted",
+            "the defence maps the whole neighbourhood to the same features",
+        )  # fmt: skip
+        return
+    yield probe.line(
+        "planted example", "pass" if found >= 0.8 * made else "fail", f"{found} of {made} found",
+        "an attack that misses adversarial examples which are there says nothing where it finds none",
+    )  # fmt: skip
+
+
+def saturated(purifier: ComDefendPurifier, images: Tensor) -> float:
+    """The share of the code whose sigmoid has a derivative of exactly zero in float32."""
+    with torch.no_grad():
+        code = torch.sigmoid(purifier.model.com(images.to(purifier.dtype)).float())
+    return float((code * (1 - code) == 0).float().mean())

@@ -1,0 +1,121 @@
+"""Do attackers who know less, or chance, find what the one who knows missed?"""
+
+from collections.abc import Iterator
+
+import torch
+
+from comdefend.attacks import Square
+from comdefend.errors import MissingExtraError
+from comdefend.evaluation.adaptive import WORST
+from comdefend.evaluation.checks.probe import NOBODY, Check, Probe, known_to, mode_of
+
+
+def slow(probe: Probe) -> Iterator[Check]:
+    """What slow attacks add on the images that they were given: of the others it is not known."""
+    worst = probe.worst()
+    if worst is None or worst.every is None:
+        return
+    count, left = worst.every
+    quick = probe.clean.shares[:count]
+    for result in probe.results:
+        if probe.at_budget(result) and result.attack != WORST and result.n >= worst.n:
+            quick = torch.minimum(quick, result.shares[:count])
+    before, after = float(quick.mean()), left / count
+    yield probe.line(
+        "slow attacks", "fail" if probe.more(before, after, count) else "pass",
+        f"on the {count} images that they were given: {after:.1%} left, {before:.1%} without them",
+        "what they break more is missed among the images that they were not given",
+    )  # fmt: skip
+
+
+def other_attackers(probe: Probe) -> Iterator[Check]:
+    """Attackers who know less must not do better, on the images that both were given."""
+    at = [r for r in probe.results if probe.at_budget(r) and r.attack != WORST and r.right]
+    white = [r for r in at if known_to(r, "white-box") and mode_of(r) in probe.tried]
+    if not white:
+        return
+    full = probe.clean.shares
+    for result in white:
+        full[: result.n] = torch.minimum(full[: result.n], result.shares)
+    worse = []
+    others = [r for r in at if r not in white]
+    for result in others:
+        left = float(full[: result.n].mean())
+        if probe.more(left, result.accuracy, result.n):
+            knowledge = result.threat_model.knowledge if result.threat_model else ""
+            worse.append(f"{result.attack} {result.via or knowledge} {result.accuracy:.1%}")
+    figure = f"white-box {float(full.mean()):.1%}; "
+    figure += f"better: {', '.join(worse)}" if worse else f"none of {len(others)} others is better"
+    if not others:
+        figure = "there are none: ask for black-box or gray-box ones too"
+    yield probe.line(
+        "attackers who know less", "fail" if worse else "pass" if others else "warn", figure,
+        "where queries or transferred images break more, the white-box attack was too weak",
+    )  # fmt: skip
+
+
+def gradient_free(probe: Probe) -> Iterator[Check]:
+    """Square, which asks for logits alone, on what all attacks of an attacker who knows left standing."""
+    name, meaning = "gradient-free attack", "what queries find and gradients miss was hidden"
+    worst = probe.worst()
+    if worst is None:
+        return
+    rows = probe.standing(worst)[: probe.sizes.few]
+    if not rows:
+        yield probe.line(name, "skip", NOBODY, meaning)
+        return
+    try:
+        after = probe.retry(Square(asked=probe.sizes.queries), "autograd", rows)
+    except MissingExtraError as error:
+        yield probe.line(name, "warn", str(error), meaning)
+        return
+    broken = float((worst.shares[rows] - after).clamp_min(0).sum())
+    yield probe.line(
+        name, "fail" if broken > 1.5 else "warn" if broken > 0.5 else "pass",
+        f"{broken:.3g} of {len(rows)} images that withstood, with {probe.sizes.queries} queries each",
+        meaning,
+    )  # fmt: skip
+
+
+def asked(probe: Probe) -> Iterator[Check]:
+    """Whether black-box attacks are strong enough to break a classifier that nothing defends."""
+    found = [r for r in probe.bare if known_to(r, "black-box") and probe.at_budget(r)]
+    if not found or not any(known_to(r, "black-box") for r in probe.results):
+        return
+    clean = next(r for r in probe.bare if r.threat_model is None).shares
+    left = {f"{r.attack} {r.via}".strip(): r.accuracy / float(clean[: r.n].mean()) for r in found}
+    weak = [name for name, share in left.items() if share > 0.25]
+    yield probe.line(
+        "black-box attacks", "warn" if weak else "pass",
+        ", ".join(f"{name} leaves {share:.0%}" for name, share in left.items())
+        + " of the undefended classifier",
+        "an attack that leaves much of what nothing defends says little of a defence",
+    )  # fmt: skip
+
+
+def noise(probe: Probe) -> Iterator[Check]:
+    """Random corners of the budget, on what all attacks of an attacker who knows left standing."""
+    worst = probe.worst()
+    if worst is None:
+        return
+    meaning = "noise of the size of the budget must not find what the attack missed"
+    rows = probe.standing(worst)[: probe.sizes.few]
+    if not rows:
+        yield probe.line("random noise", "skip", NOBODY, meaning)
+        return
+    broken = 0
+    view = probe.view(probe.mode)
+    for row in rows:
+        image, label = probe.judge.gather([row])
+        for start in range(0, probe.sizes.noise, 50):
+            sign = torch.where(torch.rand(min(50, probe.sizes.noise - start), *image.shape[1:]) < 0.5, -1, 1)
+            draws = (image + probe.epsilon * sign.to(image)).clamp(0, 1)
+            wrong = draws[probe.judge.predict(view, draws) != label]
+            # Behind a random defence once is chance.
+            if len(wrong) and bool((probe.judge.shares(probe.name, wrong[:1], label, row) < 0.5).all()):
+                broken += 1
+                break
+    yield probe.line(
+        "random noise", "fail" if broken > (1 if probe.random else 0) else "pass",
+        f"{broken} of {len(rows)} images that withstood, in {probe.sizes.noise} draws each", meaning,
+    )  # fmt: skip

@@ -1,0 +1,188 @@
+"""What checks measure with: attacks of their own on one defence, and the results of the evaluation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from comdefend.attacks import PGD, PGDL2, Attack, Norm
+from comdefend.attacks.adaptive import ESTIMATED, AdaptiveView
+from comdefend.evaluation.adaptive import WORST, worst_cases
+from comdefend.evaluation.judge import Judge, Situation
+from comdefend.evaluation.results import Knowledge, Result, ThreatModel
+
+POINT = 0.01
+"""One point of accuracy. A difference of one image is never held against an attack."""
+
+NOBODY = "no image withstood, so there is nothing to test"
+
+Status = Literal["pass", "warn", "fail", "skip"]
+"""Of a check; "skip": there was nothing to test, which is no praise."""
+
+Curve = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report: what was looked at for which defence, what was found, what it means.
+
+    `curve`: where budgets were varied, (epsilon as a fraction, accuracy) on `images` images.
+    """
+
+    defence: str
+    name: str
+    status: Status
+    figure: str
+    meaning: str
+    curve: Curve = ()
+    images: int = 0
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much checks look at: images, and those of a check that takes its time; random draws of noise and
+    queries for an image; draws behind a gradient.
+    """
+
+    images: int = 64
+    few: int = 16
+    noise: int = 1000
+    queries: int = 1000
+    draws: tuple[int, ...] = (1, 5, 20, 50)
+
+
+SIZES = Sizes()
+
+
+class Probe:
+    """One defence under one norm, at the budget `epsilon` (L-infinity: a fraction); `results` are those of
+    the evaluation, which must know white-box attacks on it.
+
+    `mode` is the gradient mode that broke most, `tried` are all that were tried; `images` and `labels` are
+    the first of the evaluation.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        name: str,
+        results: Sequence[Result],
+        *,
+        epsilon: float,
+        draws: int,
+        norm: Norm = "linf",
+    ) -> None:
+        self.sizes = SIZES
+        self.judge, self.name, self.epsilon, self.norm = judge, name, epsilon, norm
+        self.purifier = judge.defences[name]
+        self.random = bool(getattr(self.purifier, "stochastic", False))
+        self.draws = draws if self.random else 1
+        self.results = [r for r in results if r.defence == name]
+        self.bare = [r for r in results if r.defence == "none"]
+        white = [
+            r for r in self.results
+            if known_to(r, "white-box") and r.threat_model and r.threat_model.norm == norm
+        ]  # fmt: skip
+        seen = [r for r in white if r.attack != WORST and not r.via.startswith("transfer")]
+        self.tried = tuple(dict.fromkeys(mode_of(r) for r in seen))
+        followed = [r for r in seen if mode_of(r) != ESTIMATED]
+        self.mode = mode_of(min(followed, key=lambda r: r.accuracy)) if followed else "autograd"
+        self.known: dict[tuple[object, ...], Tensor] = {}
+        images = [(i, t) for _, i, t in judge.batches(self.sizes.images)]
+        self.images, self.labels = (torch.cat(part) for part in zip(*images, strict=True))
+
+    @property
+    def clean(self) -> Result:
+        """What is right without any attack."""
+        return next(r for r in self.results if r.threat_model is None)
+
+    def worst(self) -> Result | None:
+        """The worst case at the checks' budget for an attacker who knows the defence."""
+        found = (r for r in worst_cases(self.results) if known_to(r, "white-box") and self.at_budget(r))
+        return next(found, None)
+
+    def standing(self, worst: Result) -> list[int]:
+        """The places of the images that withstood, wherever they are."""
+        found: list[int] = torch.nonzero(worst.shares > 0)[:, 0].tolist()
+        return found
+
+    def found_more(self, attack: Attack, mode: str, rows: list[int], worst: Result) -> bool:
+        """Whether an attack breaks so many of some images that withstood that it would be a point of all."""
+        if not rows:
+            return False
+        before = worst.shares[rows]
+        broken = float((before - self.retry(attack, mode, rows)).clamp_min(0).sum())
+        return self.more(broken / len(rows) * len(self.standing(worst)) / worst.n, 0, worst.n)
+
+    def retry(self, attack: Attack, mode: str, rows: list[int]) -> Tensor:
+        """The share of draws in which the images at some places withstand one attack."""
+        situation = Situation(
+            self.view(mode), (self.name,), attack, ThreatModel(self.norm, self.epsilon, "white-box")
+        )
+        found = []
+        for start in range(0, len(rows), self.judge.batch):
+            part = rows[start : start + self.judge.batch]
+            images, labels = self.judge.gather(part)
+            at = self.judge.attack(situation, images, labels, part[0])
+            found.append(self.judge.shares(self.name, at, labels, part[0]))
+        return torch.cat(found)
+
+    def pgd(self, *, steps: int = 20, restarts: int = 1) -> PGD:
+        """The margin first, which no saturated probability can stop."""
+        kind = PGDL2 if self.norm == "l2" else PGD
+        return kind(
+            steps=steps, step=0.125, restarts=restarts, losses=("margin", "cross-entropy", "dlr"),
+            early=not self.random,
+        )  # fmt: skip
+
+    def view(self, mode: str, draws: int | None = None) -> AdaptiveView:
+        return AdaptiveView(self.judge.classifier, self.purifier, mode=mode, draws=draws or self.draws)
+
+    def accuracy(
+        self, attack: Attack, epsilon: float, *, draws: int | None = None, few: bool = False
+    ) -> float:
+        """What one white-box attack through the best mode leaves of the check's images."""
+        return float(self.shares(attack, epsilon, draws=draws, few=few).mean())
+
+    def shares(
+        self, attack: Attack, epsilon: float, *, draws: int | None = None, few: bool = False
+    ) -> Tensor:
+        """How the check's images withstand one white-box attack through the best mode, N shares of draws.
+        Several checks look at the same one.
+        """
+        limit = self.sizes.few if few else self.sizes.images
+        key = (attack, epsilon, draws, limit)
+        if key not in self.known:
+            threat = ThreatModel(self.norm, epsilon, "white-box")
+            situation = Situation(self.view(self.mode, draws), (self.name,), attack, threat, limit=limit)
+            self.known[key] = self.judge.run(situation).shares(self.name)
+        return self.known[key]
+
+    def more(self, one: float, other: float, images: int = 0) -> bool:
+        """Whether one accuracy exceeds another by more than a point, and by more than one image."""
+        count = images or len(self.images)
+        return one - other > max(POINT, 1.5 / count) + (2 * POINT if self.random else 0)
+
+    def at_budget(self, result: Result) -> bool:
+        threat = result.threat_model
+        if threat is None or threat.norm != self.norm or threat.epsilon is None:
+            return False
+        return abs(threat.epsilon - self.epsilon) < 1e-9
+
+    def line(self, name: str, status: Status, figure: str, meaning: str, *, curve: Curve = ()) -> Check:
+        named = f"{name} (L2)" if self.norm == "l2" else name
+        return Check(
+            self.name, named, status, figure, meaning, curve=curve, images=len(self.images) if curve else 0
+        )
+
+
+def known_to(result: Result, knowledge: Knowledge) -> bool:
+    """Whether an attack was one of this attacker."""
+    return result.threat_model is not None and result.threat_model.knowledge == knowledge
+
+
+def mode_of(result: Result) -> str:
+    """The gradient mode that an attack went through."""
+    return result.via.split(",")[0]
