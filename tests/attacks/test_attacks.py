@@ -269,3 +269,20 @@ def test_input_that_is_none_is_refused(
     }
     with pytest.raises(RequestError, match=message):
         attack(tiny_classifier, **{**given, **change})  # type: ignore[arg-type]
+
+
+def test_labels_that_change_between_answers_do_not_stop_a_hard_label_attack(
+    tiny_classifier: nn.Module, images: Tensor, labels: Tensor
+) -> None:
+    """Foolbox asks again for the places that it starts from, and refuses them where one is not wrong."""
+
+    class Fickle(nn.Module):
+        def forward(self, at: Tensor) -> Tensor:
+            logits: Tensor = tiny_classifier(at)
+            return torch.where(torch.rand(len(at), 1) < 0.15, logits.roll(1, dims=1), logits)
+
+    attack = find_attack("hopskipjump:steps=2,asked=20", "minimal")
+    assert attack is not None
+    torch.manual_seed(0)
+    adversarial = attack(Fickle(), images, labels, epsilon=1.0)
+    assert not torch.equal(adversarial, images)

@@ -64,17 +64,17 @@ class AdaptiveView(nn.Module):
         return logits + 0 * images.flatten(1).sum(1, keepdim=True)
 
     def _mean(self, images: Tensor, mode: str) -> Tensor:
-        with _drawn(self.frozen, images.device):
+        with drawn(self.frozen, images.device):
             if self.draws == 1:
                 return self._once(images, mode)
             followed = torch.is_grad_enabled() and images.requires_grad
-            drawn = [
+            each = [
                 checkpoint(self._once, images, mode, use_reentrant=False)
                 if followed
                 else self._once(images, mode)
                 for _ in range(self.draws)
             ]
-            return torch.stack(drawn).mean(0)
+            return torch.stack(each).mean(0)
 
     def _once(self, images: Tensor, mode: str) -> Tensor:
         logits: Tensor = self.classifier(through(self.purifier, images, mode))
@@ -144,7 +144,7 @@ class _Estimated(torch.autograd.Function):
 
 
 @contextmanager
-def _drawn(seed: int | None, device: torch.device) -> Iterator[None]:
+def drawn(seed: int | None, device: torch.device) -> Iterator[None]:
     """Random numbers from `seed` inside, or as they come where there is none."""
     if seed is None:
         yield

@@ -5,10 +5,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from comdefend.attacks.adaptive import drawn
 from comdefend.attacks.base import Attack, Goal, foolbox_criterion, foolbox_model, keep_what_works
 
 TRIES = 50
 """How many random images are tried as a place to start from."""
+
+CONFIRMED = 5
+"""How many answers must agree that a place is of another class: those of a random defence may differ."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class HopSkipJump(Attack):
     asked: int = 100
 
     def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
-        wrapped = foolbox_model(model, images)
+        still = _Still(model)
+        wrapped = foolbox_model(still, images)
         from foolbox.attacks import HopSkipJumpAttack
 
         starts, found = images.clone(), images.clone()
@@ -41,8 +46,11 @@ class HopSkipJump(Attack):
                 break
             missing = torch.nonzero(~reached)[:, 0]
             starts[missing] = torch.rand_like(images[missing])
-            reached[missing] = goal.rows(missing).reached(model, starts[missing])
+            reached[missing] = _always(goal.rows(missing), model, starts[missing])
         rows = torch.nonzero(reached & ~done)[:, 0]
+        # What an image draws depends on its place in the batch, so they are asked once more in theirs.
+        while len(rows) and not bool((agreed := goal.rows(rows).reached(still, starts[rows])).all()):
+            rows = rows[agreed]
         if len(rows) == 0:
             return images
         attack = HopSkipJumpAttack(
@@ -51,8 +59,27 @@ class HopSkipJump(Attack):
             max_gradient_eval_steps=self.asked,
             constraint="linf",
         )
-        part = goal.rows(rows)
-        found[rows] = attack.run(
-            wrapped, images[rows], foolbox_criterion(part), starting_points=starts[rows]
-        ).to(images.dtype)
+        criterion = foolbox_criterion(goal.rows(rows))
+        walked = attack.run(wrapped, images[rows], criterion, starting_points=starts[rows])
+        found[rows] = walked.to(images.dtype)
         return keep_what_works(model, images, found, goal, epsilon=epsilon, norm=self.norm)
+
+
+class _Still(nn.Module):
+    """A model whose randomness is the same in every call: Foolbox takes a random one's second thoughts for an
+    error. What comes of it is judged by the model itself.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.seed = model, torch.initial_seed()
+
+    def forward(self, images: Tensor) -> Tensor:
+        with drawn(self.seed, images.device):
+            logits: Tensor = self.model(images)
+        return logits
+
+
+def _always(goal: Goal, model: nn.Module, images: Tensor) -> Tensor:
+    """Which images reach the goal in each of several answers, N booleans."""
+    return torch.stack([goal.reached(model, images) for _ in range(CONFIRMED)]).all(0)
