@@ -73,6 +73,7 @@ class _Still(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model, self.seed = model, torch.initial_seed()
+        self.training = model.training  # Foolbox warns of one in training
 
     def forward(self, images: Tensor) -> Tensor:
         with drawn(self.seed, images.device):
