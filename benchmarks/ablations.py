@@ -2,7 +2,7 @@
 
     python benchmarks/ablations.py [NAME ...]      (by default all that are missing, in order)
 
-Each is the recipe `cifar10-robust-resnet9` shortened to one epoch, with one thing changed, attacked as the
+Each is the recipe `cifar10-robust-first` shortened to one epoch, with one thing changed, attacked as the
 points of frontier.py are. Kept as it goes, in runs/ablations/ and in the results: interrupted, the same
 command goes on. Needs runs/cifar10-half, runs/cifar10-half-resnet9 and the shared classifiers
 (COMDEFEND_SHARED). Twenty-five minutes each with one thread.
@@ -25,7 +25,7 @@ from withstood import OWN, ROBUST, facts_of, run_missing, trained, withstood, wr
 RESULTS = ROOT / "docs" / "results" / "ablations"
 RUNS = Path("runs/ablations")
 
-RECIPE = "cifar10-robust-resnet9"
+RECIPE = "cifar10-robust-first"
 
 ABLATIONS: dict[str, dict[str, str]] = {
     "whole": {},
