@@ -1,4 +1,4 @@
-"""Generate the tables of README.md and docs/*.md from docs/results/*.json, and the schema of such files.
+"""Generate the tables of README.md and docs/*.md from docs/results/*.json, and the schemas of such files.
 
     python docs/tables.py            writes them
     python docs/tables.py --check    exits with 1 where a page is not up to date
@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from comdefend import zoo
 from comdefend.evaluation import Result, read_results
 from comdefend.evaluation.adaptive import WORST, worst_of
+from comdefend.evaluation.checks import Check
 from comdefend.evaluation.tables import caption, counted, label, percent, rows
 from comdefend.evaluation.tables import defences as names_of_defences
 from comdefend.paper import EXPERIMENTS
@@ -39,7 +40,10 @@ FRONTIER = RESULTS / "frontier"
 """What benchmarks/frontier.py left; its picture is drawn there too."""
 ABLATIONS = RESULTS / "ablations"
 """What benchmarks/ablations.py left."""
-SCHEMA = ROOT / "docs" / "results.schema.json"
+SCHEMAS: dict[Path, tuple[str, Any]] = {
+    ROOT / "docs" / "results.schema.json": ("Results of comdefend", list[Result]),
+    ROOT / "docs" / "checks.schema.json": ("Checks of an evaluation of comdefend", list[Check]),
+}
 PAGES = (
     ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "robustness.md",
     ROOT / "docs" / "frontier.md", ROOT / "docs" / "robust.md",
@@ -244,10 +248,10 @@ def robustness(name: str) -> str:
     return "\n".join([*lines, "", origin({**where, "commit": commits})])
 
 
-def schema() -> str:
-    """The JSON Schema of a results file."""
-    made = TypeAdapter(list[Result]).json_schema()
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Results of comdefend"}
+def schema(title: str, kind: Any) -> str:
+    """The JSON Schema of files that hold one kind of record."""
+    made = TypeAdapter(kind).json_schema()
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title}
     return json.dumps({**head, **made}, indent=1) + "\n"
 
 
@@ -285,9 +289,9 @@ def filled(text: str) -> str:
 
 if __name__ == "__main__":
     stale = []
-    for page in (*PAGES, SCHEMA):
+    for page in (*PAGES, *SCHEMAS):
         old = page.read_text() if page.is_file() else ""
-        new = schema() if page == SCHEMA else filled(old)
+        new = schema(*SCHEMAS[page]) if page in SCHEMAS else filled(old)
         if new != old:
             stale.append(str(page.relative_to(ROOT)))
             if "--check" not in sys.argv:
