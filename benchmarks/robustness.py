@@ -20,7 +20,10 @@ from measure import ROOT, THIRD_PARTY, official
 
 RESULTS = ROOT / "docs" / "results" / "robustness"
 
-RIVALS = ("jpeg", "feature-squeezing", "resize-pad")
+RIVALS = ("jpeg", "feature-squeezing")
+
+RANDOM = ("resize-pad",)
+"""By themselves: each gradient and each verdict takes many draws."""
 
 # Square takes 2,000 queries instead of 5,000: through ComDefend each is a hundredth of a second and more.
 ATTACKS = "fgsm,pgd,pgd-l2,autoattack,square:asked=2000,hopskipjump"
@@ -69,6 +72,7 @@ def _of(kind: str, epsilon: int) -> dict[str, Evaluation]:
     return {
         kind: Evaluation(kind, plain, ("comdefend",), epsilon),
         f"{kind}-rivals": Evaluation(kind, plain, RIVALS, epsilon, attacks=MORE),
+        f"{kind}-random": Evaluation(kind, plain, RANDOM, epsilon),
         f"{kind}-purified": Evaluation(kind, f"{kind}-resnet9-purified", ("comdefend",), epsilon),
         f"{kind}-adversarial": Evaluation(
             kind, f"{kind}-resnet9-bim", ("none",), epsilon, MORE, knowledge="white-box,black-box"

@@ -157,11 +157,13 @@ def pairs() -> str:
 EVALUATIONS = {
     "cifar10": "CIFAR-10, classifier trained on clean images",
     "cifar10-rivals": "CIFAR-10, classifier trained on clean images",
+    "cifar10-random": "CIFAR-10, classifier trained on clean images",
     "cifar10-purified": "CIFAR-10, classifier trained on purified images",
     "cifar10-adversarial": "CIFAR-10, adversarial training",
     "cifar10-robust": "CIFAR-10, classifier and purifier trained together under attack",
     "fashion-mnist": "Fashion-MNIST, classifier trained on clean images",
     "fashion-mnist-rivals": "Fashion-MNIST, classifier trained on clean images",
+    "fashion-mnist-random": "Fashion-MNIST, classifier trained on clean images",
     "fashion-mnist-purified": "Fashion-MNIST, classifier trained on purified images",
     "fashion-mnist-adversarial": "Fashion-MNIST, adversarial training",
 }
@@ -178,7 +180,7 @@ def robustness_summary() -> str:
     for name, title in EVALUATIONS.items():
         results = _evaluation(name)
         clean = {r.defence: r for r in results if r.threat_model is None}
-        if name.endswith("-rivals"):  # the undefended classifier is in the table above
+        if name.endswith(("-rivals", "-random")):  # the undefended classifier is in the table above
             clean.pop("none", None)
         for defence, before in clean.items():
             own = [r for r in results if r.defence == defence and r.threat_model and r.attack != WORST]
