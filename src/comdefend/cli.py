@@ -136,8 +136,10 @@ def train(
     json_: Json = False,
 ) -> None:
     """Train a purifier or a classifier by recipe, e.g.  comdefend train cifar10 purifier.bits=8"""
+    from comdefend.device import keep_freed_memory
     from comdefend.training import load_recipe, start
 
+    keep_freed_memory()
     plan = load_recipe(recipe, overrides)
     folder = output or Path("runs") / plan.name
     known = start(plan, output=folder, resume=resume, device=device, devices=devices)
@@ -207,10 +209,12 @@ def evaluate(
 ) -> None:
     """Accuracy of a classifier behind purifiers, clean and attacked, with a report to look at."""
     from comdefend.data import load_data
+    from comdefend.device import keep_freed_memory
     from comdefend.evaluation import evaluate as run_evaluation
     from comdefend.evaluation import read_results, write_results
     from comdefend.evaluation.report import PARTS, RESULTS, make_folder, write_report
 
+    keep_freed_memory()
     known = _list("knowledge", knowledge)
     if strict and ("white-box" not in known or not checks):
         raise RequestError("--strict needs --knowledge white-box and --checks: nothing is checked without")
