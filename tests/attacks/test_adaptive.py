@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from comdefend.attacks import BIM, PGD, PGDL2
+from comdefend.attacks import BIM, PGD, PGDL2, AutoAttack
 from comdefend.attacks.adaptive import AdaptiveView, gradient_modes, through
 from comdefend.attacks.base import Goal
 from comdefend.attacks.iterative import ascend
@@ -206,6 +206,58 @@ def test_stopping_early_goes_beyond_the_boundary() -> None:
     ]
     # The first step of 0.01 reaches it, two more settle it; where the last one leads was not looked at.
     assert levels == pytest.approx([0.505, 0.505, 0.515, 0.525])
+
+
+def test_stopping_early_stops_where_a_file_of_8_bits_is_wrong_too() -> None:
+    class Above(nn.Module):
+        """Wrong above a level between two of 8 bits, nearer to the upper one."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            level = 255 * images.flatten(1).mean(1) - 100.1
+            return torch.stack([-level, level], 1)
+
+    images = torch.full((1, 1, 2, 2), 100 / 255)
+    goal = Goal(torch.tensor([0]))
+    made = ascend(Above(), images, goal, 8 / 255, steps=20, step=0.01, early=True)
+    # In steps of 0.08 levels it is wrong from 100.16 on, and stored from 100.56 on.
+    assert goal.reached(Above(), (made * 255).round() / 255).all()
+    assert 100.5 < 255 * made.mean().item() < 101
+
+
+def test_an_image_that_fools_a_random_defence_now_and_then_is_tried_again() -> None:
+    class Coin(nn.Module):
+        """Right in half of its answers, whatever it is asked."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.followed = 0
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.followed += len(images) * images.requires_grad
+            level = torch.where(torch.rand(len(images)) < 0.5, 1.0, -1.0) + 0 * images.flatten(1).sum(1)
+            return torch.stack([level, -level], 1)
+
+    images, labels = torch.rand(16, 1, 2, 2), torch.zeros(16, dtype=torch.long)
+    counts = {}
+    for sure in (1, 30):
+        coin = Coin()
+        PGD(steps=1, restarts=4, sure=sure)(coin, images, labels, epsilon=0.1)
+        counts[sure] = coin.followed
+    assert counts[30] == 4 * 16
+    assert counts[1] < 4 * 16
+
+
+def test_autoattack_leaves_no_image_alone_that_a_random_defence_gets_wrong_mostly(
+    tiny_classifier: TinyClassifier,
+) -> None:
+    images = torch.rand(6, 3, 16, 16)
+    labels = tiny_classifier(images).argmax(1)
+    view = AdaptiveView(tiny_classifier, ResizePad(), draws=4)
+    made = AutoAttack(kind="rand", draws=1)(view, images, labels, epsilon=8 / 255)
+    assert (made - images).flatten(1).abs().amax(1).gt(1 / 255).all()
+    goal = Goal(labels)
+    before, after = (goal.loss(view(at), "margin").mean() for at in (images, made))
+    assert after > before
 
 
 def test_what_was_reached_and_left_again_is_kept() -> None:

@@ -23,6 +23,17 @@ class SecretlyRandom(Purifier):
         return (images + 0.05 * torch.randn_like(images)).clamp(0, 1)
 
 
+class RandomOffTheGrid(Purifier):
+    """Adds noise, and says so nowhere, to images that no file of 8 bits gives: to attacked ones."""
+
+    gradient_modes = ("autograd",)
+
+    def purify(self, images: Tensor) -> Tensor:
+        levels = images * 255
+        off = ((levels - levels.round()).abs() > 1e-3).flatten(1).any(1)[:, None, None, None]
+        return (images + off * 0.05 * torch.randn_like(images)).clamp(0, 1)
+
+
 class Misleading(Purifier):
     """Does nothing, turns most of its gradient the wrong way, and declares that gradient alone."""
 

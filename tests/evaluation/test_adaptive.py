@@ -217,7 +217,7 @@ def test_what_slow_attacks_saw_is_told_apart_from_the_rest() -> None:
     scan = replace(slow, attack="pgd:steps=10,step=0.25")
     (worst,) = worst_cases([clean, quick, slow, estimate])
     assert (worst.n, worst.correct, worst.every) == (200, 120, (100, 20))
-    assert counted(worst, [clean]).endswith("; 20.0 n=100")
+    assert counted(worst, [clean]).endswith("; 20.0 [13, 29] n=100")
     (alone,) = worst_cases([clean, quick, estimate, scan])
     assert alone.every is None
 

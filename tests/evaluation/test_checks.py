@@ -19,6 +19,7 @@ from comdefend.evaluation.checks.others import asked, slow
 from comdefend.evaluation.checks.probe import Sizes
 from comdefend.evaluation.checks.record import warnings
 from comdefend.evaluation.judge import Judge
+from comdefend.evaluation.planted import plant
 from comdefend.evaluation.report import write_report
 from comdefend.evaluation.results import Knowledge, Result, ThreatModel, pack
 from comdefend.purifiers import ComDefendPurifier, Identity, Purifier, ResizePad
@@ -28,6 +29,7 @@ from tests.evaluation.killer import (
     FalselyRandom,
     GradientKiller,
     HardlyRandom,
+    RandomOffTheGrid,
     SecretlyRandom,
     WrongBehind,
 )
@@ -66,7 +68,7 @@ def classifier(sample: ImageSet) -> nn.Module:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = Sizes(images=12, few=6, noise=100, queries=200, draws=(1, 2, 4))
+    sizes = Sizes(images=12, drawn=6, few=6, noise=100, queries=200, draws=(1, 2, 4))
     monkeypatch.setattr("comdefend.evaluation.checks.probe.SIZES", sizes)
 
 
@@ -112,8 +114,9 @@ def test_following_masked_gradients_only_is_flagged(classifier: nn.Module, sampl
         assert found[name].status == "fail"
 
 
-def test_hidden_randomness_is_detected(classifier: nn.Module, sample: ImageSet) -> None:
-    assert checks(classifier, SecretlyRandom(), sample)["randomness"].status == "fail"
+@pytest.mark.parametrize("defence", [SecretlyRandom(), RandomOffTheGrid()], ids=["always", "under attack"])
+def test_hidden_randomness_is_detected(defence: Purifier, classifier: nn.Module, sample: ImageSet) -> None:
+    assert checks(classifier, defence, sample)["randomness"].status == "fail"
 
 
 @pytest.mark.parametrize("defence", [FalselyRandom(), HardlyRandom()], ids=["none", "next to none"])
@@ -217,7 +220,7 @@ def test_weak_black_box_attacks_are_noticed(made_of: Callable[..., dict[str, Che
     bare = replace(result([0] * 10 + [1] * 30, "hopskipjump", "black-box", ""), defence="none")
     found = made_of(own, bare)["black-box attacks"]
     assert found.status == "warn"
-    assert "hopskipjump leaves 75% of the undefended classifier" in found.figure
+    assert "hopskipjump leaves 75% of what the classifier without a purifier" in found.figure
     assert (
         made_of(own, replace(bare, right=pack(torch.zeros(40)), correct=0))["black-box attacks"].status
         == "pass"
@@ -284,6 +287,19 @@ def test_a_weak_attack_is_caught_by_a_planted_example(
     )  # an attack that does nothing
     found = checks(classifier, ComDefendPurifier(tiny_model()), sample)
     assert found["planted example"].status == "fail"
+
+
+def test_few_places_to_plant_one_are_noticed(
+    classifier: nn.Module, sample: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = iter(range(100))
+    monkeypatch.setattr(
+        "comdefend.evaluation.checks.gradients.plant",
+        lambda *given: plant(*given) if next(turns) < 2 else None,
+    )
+    found = checks(classifier, ComDefendPurifier(tiny_model()), sample)["planted example"]
+    assert found.status == "warn"
+    assert found.figure == "2 of 2 found; none could be planted at 4 others"
 
 
 def test_half_precision_is_compared(classifier: nn.Module, sample: ImageSet) -> None:

@@ -81,6 +81,13 @@ class AdaptiveView(nn.Module):
         return logits
 
 
+def one_draw(model: nn.Module) -> nn.Module:
+    """What is answered to a single question: of a view that gives means over draws, one of these draws."""
+    if not isinstance(model, AdaptiveView) or model.draws == 1:
+        return model
+    return AdaptiveView(model.classifier, model.purifier, mode=model.mode, frozen=model.frozen)
+
+
 def through(purifier: nn.Module, images: Tensor, mode: str) -> Tensor:
     """What the purifier itself makes of images, with the gradient of `mode` (`Purifier.through`).
 

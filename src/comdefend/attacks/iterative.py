@@ -7,15 +7,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from comdefend.attacks.adaptive import one_draw
 from comdefend.attacks.base import Attack, Goal, LossName, Norm, Protocol, search_smallest
 
 DEFAULT_BUDGET = 0.3
 """What an iterative attack without a budget gets, as in Foolbox 1.x."""
 
 SETTLED = 3
-"""Where attacks may stop early: steps in a row that must reach the goal, so that the result lies beyond the
-boundary and not on it, where the next rounding takes it back.
+"""Where attacks may stop early: steps in a row that must reach the goal, and then the image must still reach
+it when it is stored in 8 bits, so that the result lies beyond the boundary and not on it.
 """
+
+EARLY = 2
+"""Raised when a change of when attacks stop changes what they find."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class PGD(Attack):
 
     With `restarts` above 1, images that are not fooled are tried again from another point, and what comes
     nearer to the goal is kept; the restarts take turns with the `losses` (see `Goal.loss`). Random numbers
-    are those of torch's global generator.
+    are those of torch's global generator. `sure`: of a model that answers at random, in how many single
+    answers an image must fool it to be left alone, and over how many the nearness is a mean.
     """
 
     name = "pgd"
@@ -57,6 +62,7 @@ class PGD(Attack):
     restarts: int = 1
     losses: tuple[LossName, ...] = ("cross-entropy",)
     early: bool = field(default=False, repr=False)
+    sure: int = field(default=1, repr=False)
 
     def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
         budget = DEFAULT_BUDGET if epsilon is None else epsilon
@@ -70,15 +76,29 @@ class PGD(Attack):
 
         result = attempt(torch.arange(len(images), device=images.device), self.losses[0])
         for restart in range(1, self.restarts):
-            unsolved = torch.nonzero(~goal.reached(model, result))[:, 0]
+            unsolved = torch.nonzero(~self._solved(model, result, goal))[:, 0]
             if len(unsolved) == 0:
                 break
             found = attempt(unsolved, self.losses[restart % len(self.losses)])
-            nearer = _nearness(model, found, goal.rows(unsolved)) >= _nearness(
-                model, result[unsolved], goal.rows(unsolved)
-            )
+            left = goal.rows(unsolved)
+            nearer = self._nearness(model, found, left) >= self._nearness(model, result[unsolved], left)
             result[unsolved[nearer]] = found[nearer]
         return result
+
+    def _solved(self, model: nn.Module, images: Tensor, goal: Goal) -> Tensor:
+        """Which images reach their goal whenever they are looked at, N booleans."""
+        if self.sure == 1:
+            return goal.reached(model, images)
+        once = one_draw(model)
+        return torch.stack([goal.reached(once, images) for _ in range(self.sure)]).all(0)
+
+    def _nearness(self, model: nn.Module, images: Tensor, goal: Goal) -> Tensor:
+        """How near images are to their goal, or beyond it: the mean margin of their logits, N."""
+        with torch.no_grad():
+            if self.sure == 1:
+                return goal.loss(model(images), "margin")
+            once = one_draw(model)
+            return torch.stack([goal.loss(once(images), "margin") for _ in range(self.sure)]).mean(0)
 
 
 @dataclass(frozen=True)
@@ -181,8 +201,9 @@ def ascend(
     After each the result is within `epsilon` of the images and in [0, 1]. L-infinity steps are along
     the gradient's sign, L2 steps along the gradient itself. With `momentum` the direction is
     a sum of gradients, each of L1 norm 1, the sum multiplied by `momentum` at each step. With `early`
-    an image stops once it has reached the goal for `SETTLED` steps in a row, and one that reached it and
-    was moved away again goes back to where it was; one that was there from the start stays as it is.
+    an image stops once it has reached the goal for `SETTLED` steps in a row and does so in 8 bits as well,
+    and one that reached it and was moved away again goes back to where it was; one that was there from the
+    start stays as it is.
     """
     result = (images if start is None else start).clone()
     direction = torch.zeros_like(images)
@@ -197,6 +218,11 @@ def ascend(
             streak[open_] = torch.where(reached, streak[open_] + 1, 0)
             # An attack from the image itself has nothing to do where the image is wrong already.
             going = ~reached if number == 0 and start is None else streak[open_] < SETTLED
+            if number > 0 and not bool(going.all()):
+                settled = open_[~going]
+                lost = ~goal.rows(settled).reached(model, _stored(result[settled]))
+                streak[settled[lost]] = 0
+                going = streak[open_] < SETTLED
             open_, found = open_[going], found[going]
             if len(open_) == 0:
                 break
@@ -228,10 +254,9 @@ def random_start(images: Tensor, epsilon: float, norm: Norm) -> Tensor:
     return (images + away).clamp(0, 1)
 
 
-def _nearness(model: nn.Module, images: Tensor, goal: Goal) -> Tensor:
-    """How near images are to their goal, or beyond it: the margin of their logits, N."""
-    with torch.no_grad():
-        return goal.loss(model(images), "margin")
+def _stored(images: Tensor) -> Tensor:
+    """Images as a file of 8 bits a channel gives them back."""
+    return (images * 255).round() / 255
 
 
 def _lengths(images: Tensor) -> Tensor:

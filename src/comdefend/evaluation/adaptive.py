@@ -44,6 +44,9 @@ LOSSES: tuple[LossName, ...] = ("cross-entropy", "margin", "dlr")
 DRAWS = 20
 """Draws of a random defence behind each gradient (EOT)."""
 
+SURE = 10
+"""Single answers of a random defence that an image must fool, for PGD not to try it again."""
+
 WORST = "worst case"
 """The name of the attack that is all attacks: an image counts as right if none of them broke it."""
 
@@ -83,7 +86,9 @@ def white_box(
     def situation(attack: Attack, epsilon: float | None, mode: str, limit: int | None) -> Situation:
         behind = draws if random else 1
         if isinstance(attack, AutoAttack) and random:
-            attack, behind = replace(attack, kind="rand", draws=draws), 1  # which draws for itself
+            attack = replace(attack, kind="rand", draws=1)  # the view draws
+        if isinstance(attack, PGD) and random:
+            attack = replace(attack, sure=SURE)
         if isinstance(attack, BIM | PGD | MIFGSM) and not random:
             attack = replace(attack, early=True)
         return Situation(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from comdefend import provenance
 from comdefend.attacks import PROTOCOLS, Attack, Norm, Protocol, check_protocol, find_attack
+from comdefend.attacks.iterative import EARLY
 from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import ImageSet, load_data
 from comdefend.device import find_device
@@ -289,6 +290,7 @@ class _Run:
 
     def _fingerprint(self, situation: Situation, name: str, target: list[str]) -> str:
         attack, threat, defence = situation.attack, situation.threat_model, self.judge.defences[name]
+        early, sure = getattr(attack, "early", None), getattr(attack, "sure", None)
         return fingerprint(
             {
                 "data": self.judge.data.name,
@@ -299,7 +301,7 @@ class _Run:
                 "classifier": self.network,
                 "defence": [name, self.digests[name], type(defence).__qualname__, _version(defence)],
                 "settings": defence.settings() if isinstance(defence, Purifier) else {},
-                "attack": [repr(attack), getattr(attack, "early", None), attack.version if attack else 0],
+                "attack": [repr(attack), early and EARLY, sure, attack.version if attack else 0],
                 "threat": repr(threat),
                 "via": situation.via,
                 "versions": [VERSION, *(self.common["software"].get(p) for p in ("torch", *_PEERS))],

@@ -60,6 +60,8 @@ def surroundings(network: nn.Module) -> str:
 
 
 def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(k, _PLAIN) and _is_plain(v) for k, v in value.items())
     if isinstance(value, list | tuple):
         return all(isinstance(member, _PLAIN) for member in value)
     return isinstance(value, _PLAIN)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 
 from rich.console import Console, RenderableType
@@ -13,7 +13,7 @@ from rich.text import Text
 from comdefend.evaluation.adaptive import WORST
 from comdefend.evaluation.checks import Check
 from comdefend.evaluation.judge import REPEATS
-from comdefend.evaluation.results import KNOWLEDGE, Result
+from comdefend.evaluation.results import KNOWLEDGE, Result, wilson
 
 
 @dataclass(frozen=True)
@@ -226,8 +226,11 @@ def counted(result: Result, results: Sequence[Result]) -> str:
     case to which slow attacks were given fewer, what is left of those.
     """
     fewer = f" n={result.n}" if result.n < max(r.n for r in results) else ""
-    every = f"; {100 * result.every[1] / result.every[0]:.1f} n={result.every[0]}" if result.every else ""
-    return percent(result) + fewer + every
+    if result.every is None:
+        return percent(result) + fewer
+    count, correct = result.every
+    both = replace(result, n=count, correct=correct, interval=wilson(correct, count), every=None)
+    return f"{percent(result)}{fewer}; {percent(both)} n={count}"
 
 
 def check_table(checks: Sequence[Check]) -> Table:

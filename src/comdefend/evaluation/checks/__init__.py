@@ -27,7 +27,7 @@ OF_EACH_NORM = (
     gradients.reported, gradients.modes, others.slow, gradients.steps, gradients.restarts,
     others.other_attackers, record.rounding,
 )  # fmt: skip
-"""What does not depend on the norm is checked under L-infinity alone."""
+"""What is checked under L2 as well; the others are made under L-infinity alone."""
 
 OF_RANDOM_ONES = (randomness.expectation, randomness.frozen, randomness.redrawn)
 

@@ -161,7 +161,8 @@ def planted(probe: Probe) -> Iterator[Check]:
     """
     layer = output_layer(probe.judge.classifier, probe.images[:2])
     found = made = 0
-    for row in range(min(probe.sizes.few, len(probe.images))):
+    tried = min(probe.sizes.few, len(probe.images))
+    for row in range(tried):
         head = plant(probe.view(probe.mode), layer, probe.images[row : row + 1], probe.epsilon)
         if head is None:
             continue
@@ -182,8 +183,10 @@ def planted(probe: Probe) -> Iterator[Check]:
             "the defence maps the whole neighbourhood to the same features",
         )  # fmt: skip
         return
+    barren = f"; none could be planted at {tried - made} others" if made < tried else ""
     yield probe.line(
-        "planted example", "pass" if found >= 0.8 * made else "fail", f"{found} of {made} found",
+        "planted example", "fail" if found < 0.8 * made else "warn" if made < tried / 2 else "pass",
+        f"{found} of {made} found{barren}",
         "an attack that misses adversarial examples which are there says nothing where it finds none",
     )  # fmt: skip
 

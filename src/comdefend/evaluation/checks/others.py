@@ -88,7 +88,7 @@ def asked(probe: Probe) -> Iterator[Check]:
     yield probe.line(
         "black-box attacks", "warn" if weak else "pass",
         ", ".join(f"{name} leaves {share:.0%}" for name, share in left.items())
-        + " of the undefended classifier",
+        + " of what the classifier without a purifier gets right",
         "an attack that leaves much of what nothing defends says little of a defence",
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from comdefend.attacks import PGD, PGDL2, Attack, Norm
 from comdefend.attacks.adaptive import ESTIMATED, AdaptiveView
-from comdefend.evaluation.adaptive import WORST, worst_cases
+from comdefend.evaluation.adaptive import SURE, WORST, worst_cases
 from comdefend.evaluation.judge import Judge, Situation
 from comdefend.evaluation.results import Knowledge, Result, ThreatModel
 
@@ -42,11 +42,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much checks look at: images, and those of a check that takes its time; random draws of noise and
-    queries for an image; draws behind a gradient.
+    """How much checks look at: images, those of a check that goes through many draws of a random defence,
+    and those of one that takes its time with each; random draws of noise and queries for an image; draws
+    behind a gradient.
     """
 
-    images: int = 64
+    images: int = 128
+    drawn: int = 48
     few: int = 16
     noise: int = 1000
     queries: int = 1000
@@ -88,6 +90,9 @@ class Probe:
         seen = [r for r in white if r.attack != WORST and not r.via.startswith("transfer")]
         self.tried = tuple(dict.fromkeys(mode_of(r) for r in seen))
         followed = [r for r in seen if mode_of(r) != ESTIMATED]
+        here = [r for r in followed if self.at_budget(r)] or followed
+        most = max((r.n for r in here), default=0)
+        followed = [r for r in here if r.n == most]
         self.mode = mode_of(min(followed, key=lambda r: r.accuracy)) if followed else "autograd"
         self.known: dict[tuple[object, ...], Tensor] = {}
         images = [(i, t) for _, i, t in judge.batches(self.sizes.images)]
@@ -134,25 +139,27 @@ class Probe:
         kind = PGDL2 if self.norm == "l2" else PGD
         return kind(
             steps=steps, step=0.125, restarts=restarts, losses=("margin", "cross-entropy", "dlr"),
-            early=not self.random,
+            early=not self.random, sure=SURE if self.random else 1,
         )  # fmt: skip
 
     def view(self, mode: str, draws: int | None = None) -> AdaptiveView:
         return AdaptiveView(self.judge.classifier, self.purifier, mode=mode, draws=draws or self.draws)
 
     def accuracy(
-        self, attack: Attack, epsilon: float, *, draws: int | None = None, few: bool = False
+        self, attack: Attack, epsilon: float, *, draws: int | None = None, limit: int | None = None
     ) -> float:
-        """What one white-box attack through the best mode leaves of the check's images."""
-        return float(self.shares(attack, epsilon, draws=draws, few=few).mean())
+        """What one white-box attack through the best mode leaves of the check's images, or of the first
+        `limit`.
+        """
+        return float(self.shares(attack, epsilon, draws=draws, limit=limit).mean())
 
     def shares(
-        self, attack: Attack, epsilon: float, *, draws: int | None = None, few: bool = False
+        self, attack: Attack, epsilon: float, *, draws: int | None = None, limit: int | None = None
     ) -> Tensor:
         """How the check's images withstand one white-box attack through the best mode, N shares of draws.
         Several checks look at the same one.
         """
-        limit = self.sizes.few if few else self.sizes.images
+        limit = limit or self.sizes.images
         key = (attack, epsilon, draws, limit)
         if key not in self.known:
             threat = ThreatModel(self.norm, epsilon, "white-box")

@@ -6,7 +6,7 @@ import torch
 
 from comdefend.attacks.adaptive import AdaptiveView
 from comdefend.attacks.base import Goal
-from comdefend.attacks.iterative import ascend
+from comdefend.attacks.iterative import ascend, random_start
 from comdefend.evaluation.checks.probe import POINT, Check, Probe
 
 STILL = 1e-3
@@ -14,11 +14,17 @@ STILL = 1e-3
 
 
 def randomness(probe: Probe) -> Iterator[Check]:
-    """Whether the defence is as random as it says, in five passes over the same images."""
-    with torch.no_grad():
-        passes = [probe.judge.classifier(probe.purifier(probe.images[: probe.sizes.few])) for _ in range(5)]
-    spread = max(float(passes[0].std()), 1e-12)
-    apart = max(float((p - passes[0]).abs().max()) for p in passes) / spread
+    """Whether the defence is as random as it says, in five passes over the same images, over these with
+    noise, and over these under attack: it may be random away from clean images alone.
+    """
+    images, goal = probe.images[: probe.sizes.few], Goal(probe.labels[: probe.sizes.few])
+    attacked = ascend(probe.view(probe.mode), images, goal, probe.epsilon, steps=5, step=0.25)
+    apart = 0.0
+    for at in (images, random_start(images, probe.epsilon, "linf"), attacked):
+        with torch.no_grad():
+            passes = [probe.judge.classifier(probe.purifier(at)) for _ in range(5)]
+        spread = max(float(passes[0].std()), 1e-12)
+        apart = max(apart, *(float((p - passes[0]).abs().max()) / spread for p in passes))
     hidden, claimed = apart > STILL and not probe.random, apart <= STILL and probe.random
     yield probe.line(
         "randomness", "fail" if hidden or claimed else "pass",
@@ -32,10 +38,11 @@ def randomness(probe: Probe) -> Iterator[Check]:
 def expectation(probe: Probe) -> Iterator[Check]:
     """Whether more draws behind each gradient find more."""
     left = {
-        n: probe.accuracy(probe.pgd(steps=10), probe.epsilon, draws=n, few=True) for n in probe.sizes.draws
+        n: probe.accuracy(probe.pgd(steps=10), probe.epsilon, draws=n, limit=probe.sizes.drawn)
+        for n in probe.sizes.draws
     }
     used = min(left, key=lambda n: abs(n - probe.draws))
-    enough = not probe.more(left[used], left[probe.sizes.draws[-1]], probe.sizes.few)
+    enough = not probe.more(left[used], left[probe.sizes.draws[-1]], probe.sizes.drawn)
     yield probe.line(
         "draws for the gradient (EOT)", "pass" if enough else "fail",
         ", ".join(f"{a:.0%} with {n}" for n, a in left.items()), "more draws find nothing new",
@@ -45,13 +52,14 @@ def expectation(probe: Probe) -> Iterator[Check]:
 def frozen(probe: Probe) -> Iterator[Check]:
     """The attack must succeed at least as well where the draw is fixed."""
     view = AdaptiveView(probe.judge.classifier, probe.purifier, mode=probe.mode, frozen=probe.judge.seed)
-    images, goal = probe.images[: probe.sizes.few], Goal(probe.labels[: probe.sizes.few])
+    count = probe.sizes.drawn
+    images, goal = probe.images[:count], Goal(probe.labels[:count])
     # Not early: a draw goes with the place of an image in its batch, and so must stay there.
     at = ascend(view, images, goal, probe.epsilon, steps=20, step=0.125)
     left = float((~goal.reached(view, at)).float().mean())
-    alive = probe.accuracy(probe.pgd(), probe.epsilon, few=True)
+    alive = probe.accuracy(probe.pgd(), probe.epsilon, limit=count)
     yield probe.line(
-        "without its randomness", "pass" if not probe.more(left, alive, probe.sizes.few) else "fail",
+        "without its randomness", "pass" if not probe.more(left, alive, count) else "fail",
         f"{left:.1%} frozen, {alive:.1%} random",
         "an attack that fails with the draw fixed is weak, whatever the randomness",
     )  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from comdefend.attacks.iterative import random_start
 from comdefend.evaluation.checks.probe import POINT, Check, Probe, known_to
 from comdefend.evaluation.judge import Situation
 from comdefend.evaluation.results import ThreatModel
@@ -29,6 +30,8 @@ def limits(probe: Probe) -> Iterator[Check]:
     """
     count = sum(r.threat_model is not None for r in probe.results)
     images, others = probe.images[: probe.sizes.few], []
+    # Half of them with noise: a mode may be true to the defence on clean images alone.
+    images = torch.cat([images, random_start(images, probe.epsilon, "linf")])
 
     def drawn(model: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
         with torch.random.fork_rng():
