@@ -164,8 +164,8 @@ def test_l2_is_checked_too(classifier: nn.Module, sample: ImageSet) -> None:
     found = checks(classifier, ComDefendPurifier(tiny_model()), sample, attacks=["pgd", "pgd-l2:steps=1"])
     assert {name for name in found if name.endswith("(L2)")} == {
         f"{name} (L2)" for name in (
-            "attacks asked for", "twice the steps", "twice the restarts", "attackers who know less",
-            "stored as 8 bits",
+            "attacks asked for", "other budgets", "twice the steps", "twice the restarts",
+            "attackers who know less", "random noise", "stored as 8 bits",
         )
     }  # fmt: skip
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from comdefend.errors import MissingExtraError
 from comdefend.evaluation.adaptive import WORST
 from comdefend.evaluation.checks import Check
+from comdefend.evaluation.checks.probe import L2
 from comdefend.evaluation.judge import Example
 from comdefend.evaluation.results import Result, wilson
 from comdefend.evaluation.tables import defences, label
@@ -74,28 +75,43 @@ def accuracy_plot(results: Sequence[Result]) -> Any:
 
 
 def curve_plot(checks: Sequence[Check]) -> Any:
-    """What an attacker who knows the defence leaves at budgets from tiny to absurd, as the checks found."""
+    """What an attacker who knows the defence leaves at budgets from tiny to absurd, as the checks found: a
+    panel for each norm.
+    """
     plt = pyplot()
-    figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-    for colour, check in zip(cycle(_COLOURS[1:]), (c for c in checks if c.curve), strict=False):
-        budgets, left = zip(*check.curve, strict=True)
-        intervals = [wilson(round(share * check.images), check.images) for share in left]
-        axis.errorbar(
-            [255 * budget for budget in budgets],
-            [100 * share for share in left],
-            yerr=[
-                [100 * (a - low) for a, (low, _) in zip(left, intervals, strict=True)],
-                [100 * (high - a) for a, (_, high) in zip(left, intervals, strict=True)],
-            ],
-            color=colour, marker="o", markersize=4, capsize=2, linewidth=1.4, label=label(check.defence),
-        )  # fmt: skip
-    axis.set_xscale("log", base=2)
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.set_xlabel("epsilon x 255 (L-infinity)", fontsize=9)
-    axis.set_ylabel("accuracy in %", fontsize=9)
-    axis.set_ylim(-3, 103)
-    axis.grid(alpha=0.25)
-    axis.legend(fontsize=9, frameon=False)
+    found = [check for check in checks if check.curve]
+    panels = [
+        (title, unit, own)
+        for title, unit, own in (
+            ("epsilon x 255 (L-infinity)", 255, [c for c in found if not c.name.endswith(L2)]),
+            ("epsilon (L2, length)", 1, [c for c in found if c.name.endswith(L2)]),
+        )
+        if own
+    ]
+    figure, axes = plt.subplots(
+        1, max(1, len(panels)), figsize=(1.4 + 5 * max(1, len(panels)), 3.6), squeeze=False, sharey=True,
+        layout="constrained",
+    )  # fmt: skip
+    for axis, (title, unit, own) in zip(axes[0], panels, strict=False):
+        for colour, check in zip(cycle(_COLOURS[1:]), own, strict=False):
+            budgets, left = zip(*check.curve, strict=True)
+            intervals = [wilson(round(share * check.images), check.images) for share in left]
+            axis.errorbar(
+                [unit * budget for budget in budgets],
+                [100 * share for share in left],
+                yerr=[
+                    [100 * (a - low) for a, (low, _) in zip(left, intervals, strict=True)],
+                    [100 * (high - a) for a, (_, high) in zip(left, intervals, strict=True)],
+                ],
+                color=colour, marker="o", markersize=4, capsize=2, linewidth=1.4, label=label(check.defence),
+            )  # fmt: skip
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.set_xlabel(title, fontsize=9)
+        axis.grid(alpha=0.25)
+    axes[0][0].set_ylabel("accuracy in %", fontsize=9)
+    axes[0][0].set_ylim(-3, 103)
+    axes[0][0].legend(fontsize=9, frameon=False)
     return figure
 
 

@@ -24,8 +24,8 @@ ALL = (
 """In the order of the report."""
 
 OF_EACH_NORM = (
-    gradients.reported, gradients.modes, others.slow, gradients.steps, gradients.restarts,
-    others.other_attackers, record.rounding,
+    gradients.reported, gradients.modes, others.slow, gradients.budgets, gradients.steps, gradients.restarts,
+    others.other_attackers, others.noise, record.rounding,
 )  # fmt: skip
 """What is checked under L2 as well; the others are made under L-infinity alone."""
 

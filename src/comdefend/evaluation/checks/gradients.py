@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from comdefend.attacks import FGSM
+from comdefend.attacks import FGSM, Norm
 from comdefend.attacks.adaptive import ESTIMATED, gradient_modes
 from comdefend.attacks.base import Goal
 from comdefend.attacks.iterative import ascend, gradient, random_start
@@ -15,8 +15,11 @@ from comdefend.evaluation.checks.probe import NOBODY, POINT, Check, Probe, known
 from comdefend.evaluation.planted import output_layer, plant
 from comdefend.purifiers import ComDefendPurifier
 
-WIDE = (16 / 255, 32 / 255, 64 / 255, 128 / 255)
-"""Budgets at which every defence must fall: at the last nothing is left of an image."""
+WIDE: dict[Norm, tuple[float, ...]] = {
+    "linf": (16 / 255, 32 / 255, 64 / 255, 128 / 255),
+    "l2": (1.0, 2.0, 5.0, 20.0),
+}
+"""Budgets at which every defence must fall: at the last hardly anything is left of an image."""
 
 
 def gradients(probe: Probe) -> Iterator[Check]:
@@ -121,13 +124,14 @@ def one_step(probe: Probe) -> Iterator[Check]:
 def budgets(probe: Probe) -> Iterator[Check]:
     """Accuracy at budgets below and above the evaluation's."""
     smaller = [probe.epsilon / part for part in (8, 4, 2)]
-    budgets = [*smaller, probe.epsilon, *(e for e in WIDE if e > probe.epsilon)]
+    budgets = [*smaller, probe.epsilon, *(e for e in WIDE[probe.norm] if e > probe.epsilon)]
     left = [probe.accuracy(probe.pgd(), e) for e in budgets]
     rises = any(probe.more(after, before) for before, after in pairwise(left))
     with torch.no_grad():
         chance = 1 / probe.view(probe.mode)(probe.images[:1]).shape[1]
     reached = not probe.more(left[-1], chance + 3 * POINT)
-    curve = ", ".join(f"{a:.0%} at {e * 255:g}" for e, a in zip(budgets, left, strict=True))
+    unit = 255 if probe.norm == "linf" else 1
+    curve = ", ".join(f"{a:.0%} at {e * unit:g}" for e, a in zip(budgets, left, strict=True))
     yield probe.line(
         "other budgets", "pass" if reached and not rises else "fail", curve,
         "accuracy must fall as the budget grows, to chance or below where the image can be erased",

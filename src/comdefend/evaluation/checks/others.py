@@ -94,7 +94,9 @@ def asked(probe: Probe) -> Iterator[Check]:
 
 
 def noise(probe: Probe) -> Iterator[Check]:
-    """Random corners of the budget, on what all attacks of an attacker who knows left standing."""
+    """Random corners of the budget (under L2 random points on its sphere), on what all attacks of an attacker
+    who knows left standing.
+    """
     worst = probe.worst()
     if worst is None:
         return
@@ -108,8 +110,13 @@ def noise(probe: Probe) -> Iterator[Check]:
     for row in rows:
         image, label = probe.judge.gather([row])
         for start in range(0, probe.sizes.noise, 50):
-            sign = torch.where(torch.rand(min(50, probe.sizes.noise - start), *image.shape[1:]) < 0.5, -1, 1)
-            draws = (image + probe.epsilon * sign.to(image)).clamp(0, 1)
+            away = torch.randn(min(50, probe.sizes.noise - start), *image.shape[1:])
+            away = (
+                away.sign()
+                if probe.norm == "linf"
+                else away / away.flatten(1).norm(dim=1)[:, None, None, None]
+            )
+            draws = (image + probe.epsilon * away.to(image)).clamp(0, 1)
             wrong = draws[probe.judge.predict(view, draws) != label]
             # Behind a random defence once is chance.
             if len(wrong) and bool((probe.judge.shares(probe.name, wrong[:1], label, row) < 0.5).all()):

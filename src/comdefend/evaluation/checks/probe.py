@@ -18,6 +18,9 @@ POINT = 0.01
 
 NOBODY = "no image withstood, so there is nothing to test"
 
+L2 = " (L2)"
+"""How the name of a check under that norm ends; the others are under L-infinity or of no norm."""
+
 Status = Literal["pass", "warn", "fail", "skip"]
 """Of a check; "skip": there was nothing to test, which is no praise."""
 
@@ -179,7 +182,7 @@ class Probe:
         return abs(threat.epsilon - self.epsilon) < 1e-9
 
     def line(self, name: str, status: Status, figure: str, meaning: str, *, curve: Curve = ()) -> Check:
-        named = f"{name} (L2)" if self.norm == "l2" else name
+        named = name + L2 if self.norm == "l2" else name
         return Check(
             self.name, named, status, figure, meaning, curve=curve, images=len(self.images) if curve else 0
         )
