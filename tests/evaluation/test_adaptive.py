@@ -204,6 +204,20 @@ def test_the_second_mode_is_the_one_that_adds_most() -> None:
     assert best_together({"only": torch.ones(2)}) == ("only",)
 
 
+@pytest.mark.parametrize(("knowledge", "seen"), [("gray-box", 6), ("gray-box,black-box", 4)])
+def test_slow_attacks_see_fewer_images_beside_attackers_who_know_more(
+    knowledge: str, seen: int, sample: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comdefend.evaluation.adaptive.FEW", 4)
+    found = evaluate(
+        TinyClassifier(classes=10).eval(), "feature-squeezing", data=sample,
+        attacks="fgsm,apgd:steps=2", knowledge=knowledge, limit=6, protocols="fixed", examples=0,
+    ).results  # fmt: skip
+    gray = {r.attack: r.n for r in found if r.threat_model and r.threat_model.knowledge == "gray-box"}
+    assert gray["apgd:steps=2"] == seen
+    assert gray["fgsm"] == 6
+
+
 def test_what_slow_attacks_saw_is_told_apart_from_the_rest() -> None:
     def result(right: Sequence[int], attack: str, knowledge: Knowledge | None) -> Result:
         model = ThreatModel("linf", BUDGET, knowledge) if knowledge else None

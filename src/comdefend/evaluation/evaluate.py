@@ -103,9 +103,9 @@ def evaluate(
     classifier behind each of these too, and runs PGD (fixed, L-infinity) on `sources`, references of other
     classifiers, as an attacker does who has not even this one; "white-box" differentiates each defence in
     `modes` (by default all that it has, see `evaluation.adaptive`), through `draws` draws of a random one;
-    "black-box" asks for answers. With an attacker who knows more than the classifier, the worst case of
-    all attacks is among the results; with a white-box one, and `checks`, the evaluation is checked too
-    (see `evaluation.checks`).
+    "black-box" asks for answers. With an attacker who knows more than the classifier, slow attacks of all
+    attackers see a hundred images, and the worst case of all attacks is among the results; with a white-box
+    one, and `checks`, the evaluation is checked too (see `evaluation.checks`).
 
     `limit` images are drawn by `seed`; `batch` bounds memory (what an attack draws at random depends
     on it), by default a hundred images or, of large ones, `PIXELS_AT_ONCE`; `examples`: how many
@@ -167,7 +167,8 @@ def evaluate(
         if clean:
             run.all([Situation(network, tuple(defences))])
         if "gray-box" in knowledge:
-            run.all(_gray_box(network, tuple(defences), budgets.of(wanted)))
+            some = None if tuple(knowledge) == ("gray-box",) else adaptive.FEW
+            run.all(_gray_box(network, tuple(defences), budgets.of(wanted), few=some))
             run.all(adaptive.transfers(network, others, tuple(defences), budgets.linf))
             if wanted:
                 run.all(adaptive.from_others(elsewhere, tuple(defences), budgets.linf))
@@ -357,11 +358,18 @@ def _listed(given: Any, one: Any) -> Sequence[Any]:
 
 
 def _gray_box(
-    network: nn.Module, defences: tuple[str, ...], attacks: Iterable[tuple[Attack, float | None]]
+    network: nn.Module,
+    defences: tuple[str, ...],
+    attacks: Iterable[tuple[Attack, float | None]],
+    *,
+    few: int | None,
 ) -> list[Situation]:
-    """Attacks on the bare classifier, each tried on all defences."""
+    """Attacks on the bare classifier, each tried on all defences; slow ones on `few` images."""
     return [
-        Situation(network, defences, attack, ThreatModel(attack.norm, epsilon)) for attack, epsilon in attacks
+        Situation(
+            network, defences, attack, ThreatModel(attack.norm, epsilon), limit=few if attack.slow else None
+        )
+        for attack, epsilon in attacks
     ]
 
 
