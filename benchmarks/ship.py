@@ -41,7 +41,10 @@ EPSILONS = {"cifar10": 8, "fashion-mnist": 25}
 """What a pair is judged at, in 1/255, whatever it was trained against."""
 
 ATTACKS = ("fgsm", "bim", "mi-fgsm", "pgd")
-SOURCES = {"cifar10": ["cifar10-resnet9-plain", "cifar10-resnet9-bim", THIRD_PARTY]}
+SOURCES = {
+    "cifar10": ["cifar10-resnet9-plain", "cifar10-resnet9-bim", THIRD_PARTY],
+    "fashion-mnist": ["fashion-mnist-resnet9-plain", "fashion-mnist-resnet9-bim"],
+}
 """What a pair is attacked with, and by data the other classifiers that PGD is run on: who trains against
 attacks on a classifier may have taught it to mislead just these.
 """
