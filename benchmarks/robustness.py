@@ -88,6 +88,10 @@ EVALUATIONS = {
         sources=("cifar10-resnet9-plain", "cifar10-resnet9-bim", THIRD_PARTY),
     ),
     **_of("fashion-mnist", 25),
+    "fashion-mnist-robust": Evaluation(
+        "fashion-mnist", "fashion-mnist-robust-resnet9", ("comdefend:weights=fashion-mnist-robust",), 25,
+        MORE, sources=("fashion-mnist-resnet9-plain", "fashion-mnist-resnet9-bim"),
+    ),
 }  # fmt: skip
 
 

@@ -133,7 +133,7 @@ def pairs() -> str:
         "| pair | clean | gray-box | white-box, PGD in one mode | images attacked | purifier's PSNR |",
         "|---|---|---|---|---|---|",
     ]
-    measured = None
+    measured: list[dict[str, Any]] = []
     for name in zoo.names("classifier"):
         scores = zoo.facts(name).scores
         if "white_box_accuracy" not in scores:
@@ -150,8 +150,11 @@ def pairs() -> str:
             f"| `{name}` | {' | '.join(cells)} | {scores['attacked_images']}, {scores['epsilon']} "
             f"| {quality:.2f} dB |"
         )
-        measured = scores["measured"]
-    return "\n".join([*lines, "", origin(measured)]) if measured else "None yet."
+        measured.append(scores["measured"])
+    if not measured:
+        return "None yet."
+    commits = ", ".join(dict.fromkeys(str(m["commit"]) for m in measured))
+    return "\n".join([*lines, "", origin({**measured[0], "commit": commits})])
 
 
 EVALUATIONS = {
@@ -166,6 +169,7 @@ EVALUATIONS = {
     "fashion-mnist-random": "Fashion-MNIST, classifier trained on clean images",
     "fashion-mnist-purified": "Fashion-MNIST, classifier trained on purified images",
     "fashion-mnist-adversarial": "Fashion-MNIST, adversarial training",
+    "fashion-mnist-robust": "Fashion-MNIST, classifier and purifier trained together under attack",
 }
 """Of benchmarks/robustness.py, with headings."""
 

@@ -169,7 +169,7 @@ def test_facts_in_words_say_what_stood_in_front_and_who_attacked() -> None:
     assert own.in_words() == "24.50 dB PSNR"
 
 
-@pytest.mark.parametrize("name", ["cifar10"])
+@pytest.mark.parametrize("name", ["cifar10", "fashion-mnist"])
 def test_shipped_pairs_reach_on_the_sample_what_is_recorded(name: str) -> None:
     scores = zoo.facts(f"{name}-robust-resnet9").scores
     epsilon = float(scores["epsilon"].split("/")[0]) / 255
