@@ -2,9 +2,10 @@
 
     python benchmarks/robustness.py [NAME ...]      (by default all)
 
-Each is one `comdefend evaluate`; interrupted, it goes on where it was. Needs the shared data and the
-authors' weights (COMDEFEND_SHARED), and, where weights do not ship, runs/RECIPE of the classifier. Hours
-on two cores.
+Each is one `comdefend evaluate`; interrupted, it goes on where it was, also in another checkout: what is done
+of it is kept in its folder's parts.json, which is committed until the evaluation is whole. Needs the shared
+data and the authors' weights (COMDEFEND_SHARED), and, where weights do not ship, runs/RECIPE of the
+classifier. Hours on two cores.
 """
 
 import os
