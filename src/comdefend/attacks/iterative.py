@@ -220,7 +220,7 @@ def ascend(
             going = ~reached if number == 0 and start is None else streak[open_] < SETTLED
             if number > 0 and not bool(going.all()):
                 settled = open_[~going]
-                lost = ~goal.rows(settled).reached(model, _stored(result[settled]))
+                lost = ~goal.rows(settled).reached(model, stored(result[settled]))
                 streak[settled[lost]] = 0
                 going = streak[open_] < SETTLED
             open_, found = open_[going], found[going]
@@ -254,7 +254,7 @@ def random_start(images: Tensor, epsilon: float, norm: Norm) -> Tensor:
     return (images + away).clamp(0, 1)
 
 
-def _stored(images: Tensor) -> Tensor:
+def stored(images: Tensor) -> Tensor:
     """Images as a file of 8 bits a channel gives them back."""
     return (images * 255).round() / 255
 

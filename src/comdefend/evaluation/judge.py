@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from comdefend.attacks import Attack, BudgetFree, autoattack, distance
+from comdefend.attacks.iterative import stored
 from comdefend.data import ImageSet
 from comdefend.errors import WorkError
 from comdefend.evaluation.results import Result, ThreatModel, pack, repeats, total, wilson
@@ -290,9 +291,9 @@ class Judge:
 
     def _stored(self, outcome: Outcome, images: Tensor, truth: Tensor, start: int) -> None:
         """The images of an adaptive attack, rounded to 8 bits."""
-        stored = (images * 255).round() / 255
+        rounded = stored(images)
         for name in outcome.situation.defences:
-            outcome.rounded.setdefault(name, []).append(self.shares(name, stored, truth, start))
+            outcome.rounded.setdefault(name, []).append(self.shares(name, rounded, truth, start))
 
     def _codes(self, names: Sequence[str], images: Tensor) -> dict[str, Tensor]:
         defences = ((name, self.defences[name]) for name in names)
