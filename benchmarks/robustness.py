@@ -3,9 +3,10 @@
     python benchmarks/robustness.py [NAME ...]      (by default all)
 
 Each is one `comdefend evaluate`; interrupted, it goes on where it was, also in another checkout: what is done
-of it is kept in its folder's parts.json, which is committed until the evaluation is whole. Needs the shared
-data and the authors' weights (COMDEFEND_SHARED), and, where weights do not ship, runs/RECIPE of the
-classifier. Hours on two cores.
+of it is kept in its folder's parts.json, which is committed until the evaluation is whole, and says what the
+rest is computed in (a machine without bfloat16 is slow then; without the file the evaluation begins anew).
+Needs the shared data and the authors' weights (COMDEFEND_SHARED), and, where weights do not ship,
+runs/RECIPE of the classifier. Hours on two cores.
 """
 
 import os
@@ -15,6 +16,8 @@ from pathlib import Path
 
 from comdefend.cli import main as comdefend
 from comdefend.device import fast_dtype
+from comdefend.evaluation import read_results
+from comdefend.evaluation.report import PARTS
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import ROOT, THIRD_PARTY, official
@@ -51,7 +54,8 @@ class Evaluation:
             "epsilons": str(self.epsilon), "knowledge": self.knowledge, "limit": "1000",
             # bfloat16 is checked against float32 by the evaluation itself. Few draws: the check of more
             # draws tells whether they are enough.
-            "dtype": fast_dtype("cpu"), "draws": "5", "examples": "4", "output": str(output),
+            "dtype": begun_in(output) or fast_dtype("cpu"), "draws": "5", "examples": "4",
+            "output": str(output),
         }  # fmt: skip
         words = ["evaluate", "--resume"]
         for key, value in chosen.items():
@@ -63,6 +67,13 @@ class Evaluation:
         for source in self.sources:
             words += ["--sources", source]
         return words
+
+
+def begun_in(folder: Path) -> str | None:
+    """What purifiers of an unfinished evaluation computed in, as the rest must; None where nothing is told."""
+    kept = folder / PARTS
+    found = read_results(kept) if kept.is_file() else []
+    return next((str(r.defence_settings["dtype"]) for r in found if "dtype" in r.defence_settings), None)
 
 
 def _of(kind: str, epsilon: int) -> dict[str, Evaluation]:
