@@ -70,7 +70,7 @@ class Evaluation:
 
 
 def begun_in(folder: Path) -> str | None:
-    """What purifiers of an unfinished evaluation computed in, as the rest must; None where nothing is told."""
+    """What purifiers of an unfinished evaluation computed in, as the rest must; None if it does not say."""
     kept = folder / PARTS
     found = read_results(kept) if kept.is_file() else []
     return next((str(r.defence_settings["dtype"]) for r in found if "dtype" in r.defence_settings), None)
