@@ -16,11 +16,11 @@ from pathlib import Path
 
 from comdefend.cli import main as comdefend
 from comdefend.device import fast_dtype
-from comdefend.evaluation import read_results
 from comdefend.evaluation.report import PARTS
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import ROOT, THIRD_PARTY, official
+from withstood import kept
 
 RESULTS = ROOT / "docs" / "results" / "robustness"
 
@@ -71,9 +71,8 @@ class Evaluation:
 
 def begun_in(folder: Path) -> str | None:
     """What purifiers of an unfinished evaluation computed in, as the rest must; None if it does not say."""
-    kept = folder / PARTS
-    found = read_results(kept) if kept.is_file() else []
-    return next((str(r.defence_settings["dtype"]) for r in found if "dtype" in r.defence_settings), None)
+    settings = [result.defence_settings for result in kept(folder / PARTS)]
+    return next((str(found["dtype"]) for found in settings if "dtype" in found), None)
 
 
 def _of(kind: str, epsilon: int) -> dict[str, Evaluation]:
