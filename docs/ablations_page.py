@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from pages import COLUMNS, by_column, cell, origin
 
@@ -23,7 +24,8 @@ CHANGED = {
 
 
 def table(folder: Path) -> str:
-    lines, commits, first = [], [], None
+    lines: list[str] = []
+    made: list[dict[str, Any]] = []
     for name, changed in CHANGED.items():
         facts_file = folder / f"{name}.facts.json"
         if not facts_file.is_file():
@@ -35,11 +37,9 @@ def table(folder: Path) -> str:
         assert clean is not None
         psnr = f"{facts['psnr']:.1f}" if "psnr" in facts else "-"
         lines.append(f"| {changed} | {psnr} | {' | '.join(cell(found[c], clean.n) for c in COLUMNS)} |")
-        commits += [str(r.commit) for r in results]
-        first = first or results[0]
-    if first is None:
+        made += map(vars, results)
+    if not made:
         return "Not run yet."
     heads = ("changed", "PSNR", *COLUMNS)
-    where = {"seed": first.seed, "hardware": first.hardware, "software": first.software}
     head = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    return "\n".join([*head, *lines, "", origin({**where, "commit": ", ".join(dict.fromkeys(commits))})])
+    return "\n".join([*head, *lines, "", origin(*made)])

@@ -27,7 +27,7 @@ class Point:
 
     name: str
     facts: dict[str, Any]
-    commits: tuple[str, ...]
+    made: tuple[dict[str, Any], ...]
     withstood: dict[str, dict[str, Result | None]]
 
     @property
@@ -60,8 +60,8 @@ def points(folder: Path) -> list[Point]:
             )
             for role in ROLES
         }  # fmt: skip
-        commits = tuple(dict.fromkeys(str(r.commit) for r in results))
-        found.append(Point(file.name.removesuffix(".facts.json"), facts, commits, withstood))
+        made = tuple(map(vars, results))
+        found.append(Point(file.name.removesuffix(".facts.json"), facts, made, withstood))
     return sorted(found, key=lambda point: (-point.rate, point.name))
 
 
@@ -85,8 +85,7 @@ def table(folder: Path) -> str:
             cells = (cell(withstood[column], clean.n) for column in COLUMNS)
             lines.append(f"| {' | '.join((point.name, *dials, *cells))} |")
         parts.append("\n".join(lines))
-    commits = ", ".join(dict.fromkeys(commit for point in found for commit in point.commits))
-    return "\n\n".join([*parts, origin({**found[0].facts, "commit": commits})])
+    return "\n\n".join([*parts, origin(*(made for point in found for made in point.made))])
 
 
 def draw(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """What the generated parts of several pages share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from comdefend.evaluation import Result
@@ -21,12 +21,16 @@ def decibel(entry: dict[str, Any]) -> str:
     return f"{entry['psnr']:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def origin(content: dict[str, Any]) -> str:
-    hardware, software = content["hardware"], content["software"]
-    return (
-        f"<sub>seed {content['seed']}, commit {content['commit']}, {hardware['cores']} cores "
-        f"({hardware['processor']}), torch {software['torch']}</sub>"
-    )
+def origin(*made: Mapping[str, Any]) -> str:
+    """Where the numbers of a table come from: of several measurements all that differs is named."""
+    seeds, commits = _each(m["seed"] for m in made), _each(m["commit"] for m in made)
+    cores = _each(f"{m['hardware']['cores']} cores ({m['hardware']['processor']})" for m in made)
+    torch = _each(m["software"]["torch"] for m in made)
+    return f"<sub>seed {seeds}, commit {commits}, {cores}, torch {torch}</sub>"
+
+
+def _each(values: Iterable[Any]) -> str:
+    return ", ".join(dict.fromkeys(str(value) for value in values))
 
 
 def by_column(results: list[Result]) -> dict[str, Result | None]:

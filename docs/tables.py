@@ -102,12 +102,10 @@ def _accuracies(name: str, wanted: Callable[[str], bool] = lambda _: True) -> st
     for row in rows(results):
         cells = " | ".join((*row.words(), *(percent(row.results[d]) for d in defences)))
         lines.append(f"| {cells} |")
-    first = results[0]
-    where = {"seed": first.seed, "hardware": first.hardware, "software": first.software}
     # Caption lines end with two spaces: line breaks in Markdown.
     count = len(caption(results))
     lines[:count] = [f"{line}  " for line in lines[:count]]
-    text = "\n".join([*lines, "", origin({**where, "commit": first.commit})])
+    text = "\n".join([*lines, "", origin(vars(results[0]))])
     return re.sub(r"comdefend:weights=authors-[\w-]+\.safetensors", "the authors' weights", text)
 
 
@@ -153,8 +151,7 @@ def pairs() -> str:
         measured.append(scores["measured"])
     if not measured:
         return "None yet."
-    commits = ", ".join(dict.fromkeys(str(m["commit"]) for m in measured))
-    return "\n".join([*lines, "", origin({**measured[0], "commit": commits})])
+    return "\n".join([*lines, "", origin(*measured)])
 
 
 EVALUATIONS = {
@@ -248,10 +245,7 @@ def robustness(name: str) -> str:
     for check in checks:
         status = check["status"] if check["status"] in ("pass", "skip") else f"**{check['status']}**"
         lines.append(f"| {label(check['defence'])} | {check['name']} | {status} | {check['figure']} |")
-    first = results[0]
-    where = {"seed": first.seed, "hardware": first.hardware, "software": first.software}
-    commits = ", ".join(dict.fromkeys(str(r.commit) for r in results))
-    return "\n".join([*lines, "", origin({**where, "commit": commits})])
+    return "\n".join([*lines, "", origin(*map(vars, results))])
 
 
 def schema(title: str, kind: Any) -> str:

@@ -46,6 +46,13 @@ def everything(classifier: str, defence: str) -> list[Result]:
     return found
 
 
+def test_numbers_of_several_machines_name_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = load("pages", monkeypatch)
+    other = {**MADE, "commit": "def", "hardware": {"processor": "q", "cores": 4}}
+    found = page.origin(MADE, other, MADE)
+    assert found == "<sub>seed 0, commit abc, def, 2 cores (p), 4 cores (q), torch 2</sub>"
+
+
 def test_the_frontier_has_a_line_and_marks_for_each_point(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
