@@ -109,8 +109,9 @@ def test_a_4k_image_stays_under_a_gigabyte_and_a_half() -> None:
 
     The networks' work on most tiles is left out, since it takes minutes and frees what it takes.
     """
+    # Linux hands a new process the peak of the one that started it as ru_maxrss; VmHWM begins anew.
     script = """
-import resource, torch
+import pathlib, re, resource, sys, torch
 from comdefend.purifiers import load_comdefend
 purifier = load_comdefend("cifar10")
 real, calls = purifier._whole, 0
@@ -121,8 +122,10 @@ def sparing(images):
 purifier._whole = sparing
 images = torch.rand(1, 3, 2160, 3840)
 assert purifier(images).shape == images.shape and calls > 100
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+if sys.platform == "linux":
+    print(int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) * 1024)
+else:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    unit = 1 if sys.platform == "darwin" else 1024
-    assert int(done.stdout) * unit < 1.5e9
+    assert int(done.stdout) < 1.5e9
