@@ -8,7 +8,7 @@ from typing import Any
 
 from comdefend import provenance, zoo
 from comdefend.data import load_data
-from comdefend.evaluation import Result, evaluate, read_results, write_results
+from comdefend.evaluation import Result, evaluate, keep_results, read_results, write_results
 from comdefend.evaluation.reconstruction import reconstruction
 from comdefend.paper.trainings import run_folder, weights_in
 from comdefend.purifiers import load_comdefend
@@ -49,7 +49,7 @@ def withstood(network: str, purifier: str, *, sources: Sequence[str], file: Path
     """
     judged = partial(
         evaluate, network, [] if purifier == "none" else purifier, data="cifar10", protocols=["fixed"],
-        examples=0, checks=False, known=kept(file), keep=partial(_keep, file), progress=_tell,
+        examples=0, checks=False, known=kept(file), keep=partial(keep_results, file), progress=_tell,
     )  # fmt: skip
     reports = (
         judged(attacks=["fgsm", "bim", "pgd", "mi-fgsm"], epsilons=EPSILONS, sources=sources, limit=IMAGES),
@@ -80,12 +80,6 @@ def facts_of(weights: Path) -> dict[str, Any]:
 def kept(file: Path) -> list[Result]:
     """The results in a file, none where there is no file yet."""
     return read_results(file) if file.is_file() else []
-
-
-def _keep(file: Path, results: Sequence[Result]) -> None:
-    """Into the file, beside what it holds of other situations."""
-    prints = {result.fingerprint for result in results}
-    write_results(file, [*results, *(r for r in kept(file) if r.fingerprint not in prints)])
 
 
 def _tell(done: int, total: int, text: str) -> None:

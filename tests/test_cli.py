@@ -167,7 +167,7 @@ def test_evaluate_brings_photographs_to_one_size(
     assert all(result["n"] == 2 and result["data"].endswith("at 32x32") for result in results)
 
 
-def test_evaluate_resumes_with_the_same_code_only(tmp_path: Path) -> None:
+def test_evaluate_resumes_with_the_same_code_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net = tmp_path / "net.py"
     code = (
         "import torch\n"
@@ -184,6 +184,7 @@ def test_evaluate_resumes_with_the_same_code_only(tmp_path: Path) -> None:
         net.write_text(text)
         assert run(*words) == 0
         found.append(json.loads((tmp_path / "report" / "results.json").read_text()))
+        assert ("all was run anew" in capsys.readouterr().err) == (len(found) == 3)
     assert found[0] == found[1]
     assert {r["fingerprint"] for r in found[1]}.isdisjoint(r["fingerprint"] for r in found[2])
     assert found[1][0]["right"] != found[2][0]["right"]

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -211,7 +212,7 @@ def evaluate(
     from comdefend.data import load_data
     from comdefend.device import keep_freed_memory
     from comdefend.evaluation import evaluate as run_evaluation
-    from comdefend.evaluation import read_results, write_results
+    from comdefend.evaluation import keep_results, read_results
     from comdefend.evaluation.report import PARTS, RESULTS, make_folder, write_report
 
     keep_freed_memory()
@@ -231,6 +232,9 @@ def evaluate(
         raise RequestError(
             f"output {str(output)!r} holds an evaluation: --resume goes on with it, --overwrite begins anew"
         )
+    if overwrite:
+        parts.unlink(missing_ok=True)
+    kept = [result for path in before for result in read_results(path)] if resume else []
     with _bar("evaluating", json_) as progress:
         report = run_evaluation(
             classifier,
@@ -246,8 +250,8 @@ def evaluate(
             sources=sources or [],
             l2_epsilons=[_number("l2_epsilon", text) for text in _list("l2_epsilons", l2_epsilons)],
             checks=checks,
-            known=[result for path in before for result in read_results(path)] if resume else [],
-            keep=lambda results: write_results(parts, results),
+            known=kept,
+            keep=partial(keep_results, parts),
             limit=limit,
             batch=batch,
             seed=seed,
@@ -256,6 +260,8 @@ def evaluate(
             examples=examples,
             progress=progress,
         )
+    if kept and not {r.fingerprint for r in kept} & {r.fingerprint for r in report.results}:
+        print(f"Nothing of what {str(output)!r} held fits these settings: all was run anew.", file=sys.stderr)
     _show_report(report, write_report(report, output), json_)
     failed = [check for check in report.checks if check.status == "fail"]
     if strict and failed:

@@ -1,5 +1,6 @@
 """Records, intervals and files of results."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comdefend.errors import RequestError
-from comdefend.evaluation import Result, ThreatModel, read_results, wilson, write_results
+from comdefend.evaluation import Result, ThreatModel, keep_results, read_results, wilson, write_results
 
 
 @given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -34,6 +35,16 @@ def test_results_come_back_from_their_file(tmp_path: Path) -> None:
     ]  # fmt: skip
     write_results(tmp_path / "results.json", results)
     assert read_results(tmp_path / "results.json") == results
+
+
+def test_what_an_interruption_left_stays_beside_what_is_made_after_it(tmp_path: Path) -> None:
+    file = tmp_path / "parts.json"
+    first, second = (
+        Result("d", "c", "none", name, 10, 9, interval=wilson(9, 10), fingerprint=name) for name in "ab"
+    )
+    keep_results(file, [first, second])
+    keep_results(file, [replace(first, correct=8)])
+    assert {r.fingerprint: r.correct for r in read_results(file)} == {"a": 8, "b": 9}
 
 
 @pytest.mark.parametrize("content", ["", "{}", '[{"a": 1}]', "[1]"])

@@ -1,6 +1,22 @@
 """Evaluation: what a purifier does for a classifier under attack, said with its protocol and attacker."""
 
 from comdefend.evaluation.evaluate import Report, evaluate
-from comdefend.evaluation.results import Result, ThreatModel, read_results, wilson, write_results
+from comdefend.evaluation.results import (
+    Result,
+    ThreatModel,
+    keep_results,
+    read_results,
+    wilson,
+    write_results,
+)
 
-__all__ = ["Report", "Result", "ThreatModel", "evaluate", "read_results", "wilson", "write_results"]
+__all__ = [
+    "Report",
+    "Result",
+    "ThreatModel",
+    "evaluate",
+    "keep_results",
+    "read_results",
+    "wilson",
+    "write_results",
+]

@@ -184,6 +184,13 @@ def write_results(path: Path, results: Sequence[Result]) -> None:
     write_json(path, [asdict(result) for result in results])
 
 
+def keep_results(path: Path, results: Sequence[Result]) -> None:
+    """Into the file, beside what it holds of other situations: an interruption loses none of either."""
+    prints = {result.fingerprint for result in results}
+    others = [r for r in read_results(path) if r.fingerprint not in prints] if path.is_file() else []
+    write_results(path, [*results, *others])
+
+
 def read_results(path: Path) -> list[Result]:
     """Results from a file that `write_results` wrote. Raises `RequestError` for anything else."""
     try:
