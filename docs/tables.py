@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from comdefend import zoo
 from comdefend.evaluation import Result, read_results
 from comdefend.evaluation.adaptive import WORST, worst_of
-from comdefend.evaluation.checks import Check
+from comdefend.evaluation.checks import Check, made_at
 from comdefend.evaluation.tables import caption, counted, label, percent, rows
 from comdefend.evaluation.tables import defences as names_of_defences
 from comdefend.paper import EXPERIMENTS
@@ -240,11 +240,11 @@ def robustness(name: str) -> str:
     for row in rows(shown):
         cells = (counted(row.results[d], shown) if d in row.results else "" for d in defences)
         lines.append(f"| {' | '.join((*row.words(), *cells))} |")
-    checks = json.loads((ROBUSTNESS / name / "checks.json").read_text())
-    lines += ["", "| defence | check | | found |", "|---|---|---|---|"]
+    checks = [Check(**check) for check in json.loads((ROBUSTNESS / name / "checks.json").read_text())]
+    lines += ["", f"| defence | {f'check {made_at(checks)}'.strip()} | | found |", "|---|---|---|---|"]
     for check in checks:
-        status = check["status"] if check["status"] in ("pass", "skip") else f"**{check['status']}**"
-        lines.append(f"| {label(check['defence'])} | {check['name']} | {status} | {check['figure']} |")
+        status = check.status if check.status in ("pass", "skip") else f"**{check.status}**"
+        lines.append(f"| {label(check.defence)} | {check.name} | {status} | {check.figure} |")
     return "\n".join([*lines, "", origin(*map(vars, results))])
 
 

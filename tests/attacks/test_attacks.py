@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from comdefend.attacks import (
+    APGD,
     ATTACKS,
     BIM,
     MIFGSM,
@@ -20,6 +21,7 @@ from comdefend.attacks import (
 )
 from comdefend.attacks.base import check_budget, distance, fooled, search_smallest
 from comdefend.errors import RequestError, WorkError
+from tests.conftest import TinyClassifier
 
 EPSILON = 0.1
 CASES = pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: f"{a.name}-{a.protocol}")
@@ -286,3 +288,9 @@ def test_labels_that_change_between_answers_do_not_stop_a_hard_label_attack(
     torch.manual_seed(0)
     adversarial = attack(Fickle(), images, labels, epsilon=1.0)
     assert not torch.equal(adversarial, images)
+
+
+def test_two_classes_are_enough_for_apgd() -> None:
+    images = torch.rand(4, 3, 16, 16)
+    made = APGD(steps=2)(TinyClassifier(classes=2), images, torch.tensor([0, 1, 0, 1]), epsilon=0.1)
+    assert float((made - images).abs().max()) <= 0.1 + 1e-5

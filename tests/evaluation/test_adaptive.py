@@ -204,14 +204,16 @@ def test_the_second_mode_is_the_one_that_adds_most() -> None:
     assert best_together({"only": torch.ones(2)}) == ("only",)
 
 
-@pytest.mark.parametrize(("knowledge", "seen"), [("gray-box", 6), ("gray-box,black-box", 4)])
+@pytest.mark.parametrize(
+    ("knowledge", "more", "seen"), [("gray-box", "", 6), ("gray-box,black-box", ",square:asked=2", 4)]
+)
 def test_slow_attacks_see_fewer_images_beside_attackers_who_know_more(
-    knowledge: str, seen: int, sample: ImageSet, monkeypatch: pytest.MonkeyPatch
+    knowledge: str, more: str, seen: int, sample: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("comdefend.evaluation.adaptive.FEW", 4)
     found = evaluate(
         TinyClassifier(classes=10).eval(), "feature-squeezing", data=sample,
-        attacks="fgsm,apgd:steps=2", knowledge=knowledge, limit=6, protocols="fixed", examples=0,
+        attacks="fgsm,apgd:steps=2" + more, knowledge=knowledge, limit=6, protocols="fixed", examples=0,
     ).results  # fmt: skip
     gray = {r.attack: r.n for r in found if r.threat_model and r.threat_model.knowledge == "gray-box"}
     assert gray["apgd:steps=2"] == seen

@@ -17,6 +17,7 @@ from comdefend.evaluation.checks import Check, Probe
 from comdefend.evaluation.checks.gradients import modes, saturated
 from comdefend.evaluation.checks.others import asked, slow
 from comdefend.evaluation.checks.probe import Sizes
+from comdefend.evaluation.checks.randomness import expectation
 from comdefend.evaluation.checks.record import warnings
 from comdefend.evaluation.judge import Judge
 from comdefend.evaluation.planted import plant
@@ -180,12 +181,14 @@ def result(shares: Sequence[float], attack: str, knowledge: Knowledge, via: str 
 def made_of(classifier: nn.Module, sample: ImageSet) -> Callable[..., dict[str, Check]]:
     """Checks of results that no attack made."""
 
-    def made(*results: Result, defence: str = "it") -> dict[str, Check]:
+    def made(*results: Result, defence: str = "it", right: int = 1) -> dict[str, Check]:
         chosen = sample.pick(200, seed=0)
         judge = Judge(classifier, {"it": Identity()}, sample, chosen, seed=0, batch=100, device="cpu")
         count = max(r.n for r in results)
         clean = [
-            Result("d", "c", name, "none", count, count, right=pack(torch.ones(count)))
+            Result(
+                "d", "c", name, "none", count, right * count, right=pack(torch.full([count], float(right)))
+            )
             for name in dict.fromkeys(["it", *(r.defence for r in results)])
         ]
         probe = Probe(judge, defence, [*clean, *results], epsilon=8 / 255, draws=1)
@@ -225,6 +228,14 @@ def test_weak_black_box_attacks_are_noticed(made_of: Callable[..., dict[str, Che
         made_of(own, replace(bare, right=pack(torch.zeros(40)), correct=0))["black-box attacks"].status
         == "pass"
     )
+
+
+def test_black_box_attacks_on_what_is_never_right_say_nothing(
+    made_of: Callable[..., dict[str, Check]],
+) -> None:
+    own = result([1] * 40, "square", "black-box", "")
+    bare = replace(own, defence="none", right=pack(torch.zeros(40)), correct=0)
+    assert "black-box attacks" not in made_of(own, bare, right=0)
 
 
 def test_what_attacks_warn_of_is_a_check(made_of: Callable[..., dict[str, Check]]) -> None:
@@ -277,6 +288,14 @@ def test_a_random_defence_has_three_checks_more(classifier: nn.Module, sample: I
     assert set(found) == ALWAYS | more
     assert found["randomness"].status == "pass"
     assert "worst" in found["judged again"].figure
+
+
+def test_more_draws_are_compared_with_twice_as_many_at_least(classifier: nn.Module, sample: ImageSet) -> None:
+    rows = sample.pick(24, seed=0)
+    judge = Judge(classifier, {"it": ResizePad()}, sample, rows, seed=0, batch=24, device="cpu")
+    clean = Result("d", "c", "it", "none", 24, 24, right=pack(torch.ones(24)))
+    (line,) = expectation(Probe(judge, "it", [clean], epsilon=8 / 255, draws=5))
+    assert [part.rsplit(" ", 1)[1] for part in line.figure.split(", ")] == ["1", "2", "4", "5", "10"]
 
 
 def test_a_weak_attack_is_caught_by_a_planted_example(

@@ -185,9 +185,11 @@ def test_a_stochastic_defence_repeats_itself_under_one_seed(sample: ImageSet) ->
 
 def test_modules_are_left_as_they_were(sample: ImageSet) -> None:
     network = TinyClassifier(classes=10).train()
+    frozen = network.extra = nn.BatchNorm2d(3).eval()
     state = torch.random.get_rng_state()
     evaluate(network, Identity(), data=sample, attacks=["pgd"], protocols=["fixed"], limit=4)
     assert network.training
+    assert not frozen.training
     assert network.weights.requires_grad
     assert network.weights.grad is None
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -235,6 +237,7 @@ def test_labels_of_defences_lose_folders_only() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"purifier": [Identity(), Identity()]}, "need names: a mapping"),
         ({"attacks": ["fgms"]}, "did you mean fgsm"),
         ({"epsilons": [0.0]}, "must lie above 0"),
         ({"epsilons": [8.0]}, r"8 as a fraction \(2040/255\)"),
@@ -244,9 +247,27 @@ def test_labels_of_defences_lose_folders_only() -> None:
     ],
 )
 def test_requests_that_cannot_be_met_are_refused(settings: dict[str, object], message: str) -> None:
-    request: dict[str, object] = {"data": "sample:cifar10", "limit": 4, **settings}
+    usual = {"purifier": ComDefendPurifier(tiny_model()), "data": "sample:cifar10", "limit": 4}
     with pytest.raises(RequestError, match=message):
-        evaluate(TinyClassifier(classes=10).eval(), ComDefendPurifier(tiny_model()), **request)  # type: ignore[arg-type]
+        evaluate(TinyClassifier(classes=10).eval(), **{**usual, **settings})  # type: ignore[arg-type]
+
+
+class Sealed(TinyClassifier):
+    """Answers, and hands no gradient back."""
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images)
+
+
+def test_a_classifier_without_gradients_is_attacked_by_queries_alone(sample: ImageSet) -> None:
+    with pytest.raises(RequestError, match=r"hands no gradient back .* square and hopskipjump"):
+        evaluate(Sealed(classes=10).eval(), Identity(), data=sample, limit=4)
+    found = evaluate(
+        Sealed(classes=10).eval(), "none", data=sample, limit=4, attacks="square:asked=20",
+        knowledge="black-box",
+    ).results  # fmt: skip
+    assert {r.attack for r in found} >= {"none", "square:asked=20"}
 
 
 def test_too_few_classes_are_refused_even_if_the_first_images_fit(sample: ImageSet) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from comdefend.attacks.adaptive import one_draw
 from comdefend.attacks.base import Attack, Goal, LossName, Norm, Protocol, search_smallest
+from comdefend.errors import RequestError
 
 DEFAULT_BUDGET = 0.3
 """What an iterative attack without a budget gets, as in Foolbox 1.x."""
@@ -173,13 +174,19 @@ def gradient(
     model: nn.Module, images: Tensor, goal: Goal, loss: LossName = "cross-entropy"
 ) -> tuple[Tensor, Tensor]:
     """The gradient of the goal's loss at the images, the direction in which each nears its goal; and the
-    logits there.
+    logits there. Raises `RequestError` for a model that hands none back to its images.
     """
     at = images.detach().clone().requires_grad_(True)
     with torch.enable_grad():
         logits = model(at)
         total = goal.loss(logits, loss).sum()
-    return torch.autograd.grad(total, at)[0], logits.detach()
+    found = torch.autograd.grad(total, at, allow_unused=True)[0] if total.requires_grad else None
+    if found is None:
+        raise RequestError(
+            "the classifier hands no gradient back to its images (under no_grad, or not in PyTorch?): "
+            "only attacks that ask for answers work on it, square and hopskipjump, with knowledge black-box"
+        )
+    return found, logits.detach()
 
 
 def ascend(

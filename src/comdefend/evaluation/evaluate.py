@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from torch import Tensor, nn
 
 from comdefend import provenance
-from comdefend.attacks import PROTOCOLS, Attack, Norm, Protocol, check_protocol, find_attack
-from comdefend.attacks.iterative import EARLY
+from comdefend.attacks import PROTOCOLS, Attack, Goal, Protocol
+from comdefend.attacks.iterative import EARLY, gradient
 from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import ImageSet, load_data
 from comdefend.device import find_device
@@ -17,10 +16,10 @@ from comdefend.evaluation import adaptive
 from comdefend.evaluation.checks import Check, Probe, all_checks
 from comdefend.evaluation.fingerprint import digest, fingerprint, surroundings
 from comdefend.evaluation.judge import Example, Judge, Situation, as_judged
-from comdefend.evaluation.results import KNOWLEDGE, Knowledge, Result, ThreatModel
+from comdefend.evaluation.request import Request
+from comdefend.evaluation.results import Knowledge, Result, ThreatModel
 from comdefend.evaluation.tables import as_text
 from comdefend.purifiers import Identity, Purifier, check_module, load_purifier
-from comdefend.references import split_list
 
 Progress = Callable[[int, int, str], None]
 """Called with (steps done, steps in all, what is under way)."""
@@ -40,9 +39,6 @@ VERSION = 2
 
 _PEERS = ("foolbox", "pyautoattack")
 """Packages whose attacks these are."""
-
-USUAL: dict[Norm, float] = {"linf": 8 / 255, "l2": 0.5}
-"""Checks are made at the budget nearest to this."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +99,10 @@ def evaluate(
     classifier behind each of these too, and runs PGD (fixed, L-infinity) on `sources`, references of other
     classifiers, as an attacker does who has not even this one; "white-box" differentiates each defence in
     `modes` (by default all that it has, see `evaluation.adaptive`), through `draws` draws of a random one;
-    "black-box" asks for answers. With an attacker who knows more than the classifier, slow attacks of all
-    attackers see a hundred images, and the worst case of all attacks is among the results; with a white-box
-    one, and `checks`, the evaluation is checked too (see `evaluation.checks`).
+    "black-box" asks for answers, with "square" or "hopskipjump" among `attacks`. With an attacker who knows
+    more than the classifier, slow attacks of all attackers see a hundred images, and the worst case of all
+    attacks is among the results; with a white-box one, and `checks`, the evaluation is checked too (see
+    `evaluation.checks`).
 
     `limit` images are drawn by `seed`; `batch` bounds memory (what an attack draws at random depends
     on it), by default a hundred images or, of large ones, `PIXELS_AT_ONCE`; `examples`: how many
@@ -116,87 +113,104 @@ def evaluate(
 
     Raises `RequestError` where classifier, data and request do not fit, before any work.
     """
+    request = Request.of(
+        attacks=attacks, knowledge=knowledge, protocols=protocols, linf=epsilons, l2=l2_epsilons,
+        modes=modes, draws=draws, stand_ins=stand_ins, sources=sources,
+    )  # fmt: skip
     if batch is not None and batch < 1:
         raise RequestError(f"batch is {batch}; it must be at least 1")
     if not 0 <= seed < 2**62:
         raise RequestError(f"seed is {seed}; it must lie between 0 and 2^62")
-    if draws < 1:
-        raise RequestError(f"draws is {draws}; it must be at least 1")
     find_device(device)
-    attacks, knowledge = _several(attacks), _several(knowledge)
-    modes = modes if modes is None else _several(modes)
-    stand_ins, sources = _listed(stand_ins, str), _listed(sources, str)
-    epsilons, l2_epsilons = _listed(epsilons, int | float), _listed(l2_epsilons, int | float)
-    if (stand_ins or sources) and "gray-box" not in knowledge:
-        raise RequestError("stand-ins and sources are a gray-box attacker's: knowledge must name him")
-    if isinstance(classifier, str) and classifier in sources:
+    if isinstance(classifier, str) and classifier in request.sources:
         raise RequestError(f"source {classifier!r} is the classifier itself, which is attacked anyway")
-    for level in knowledge:
-        if level not in KNOWLEDGE:
-            raise RequestError(f"there is no knowledge {level!r} (known: {', '.join(KNOWLEDGE)})")
     images = load_data(data) if isinstance(data, str) else data
     if len(images) == 0:
         raise RequestError(f"data {images.name!r} holds no images")
     chosen = images.pick(limit, seed=seed)
-    labels = images.labels(chosen)
     network = load_classifier(classifier) if isinstance(classifier, str) else classifier
     check_module(network, what="classifier")
     name = classifier_name or (classifier if isinstance(classifier, str) else type(network).__name__)
     defences = _defences(purifier, images, dtype)
-    others = {r: load_purifier(r, channels=images.channels, data=images.name, dtype=dtype) for r in stand_ins}
-    elsewhere = {reference: load_classifier(reference) for reference in sources}
-    budgets = _Budgets(tuple(epsilons), tuple(l2_epsilons))
-    wanted, notes = _attacks(attacks, _several(protocols) if "gray-box" in knowledge else ())
+    others = {
+        reference: load_purifier(reference, channels=images.channels, data=images.name, dtype=dtype)
+        for reference in request.stand_ins
+    }
+    elsewhere = {reference: load_classifier(reference) for reference in request.sources}
     with as_judged([network, *defences.values(), *others.values(), *elsewhere.values()], device):
+        few, labels = images.images(chosen[:2]).to(device), images.labels(chosen)
         for reference, module in {**elsewhere, name: network}.items():
-            few = images.images(chosen[:2]).to(device)
             check_classifier(module, few, labels, name=reference, classes=images.class_count)
+            if request.one_each(queries=False):
+                gradient(module, few, Goal(labels[:2].to(device)))
         height, width = images.array(chosen[0]).shape[:2]
-        room = PIXELS_AT_ONCE if tuple(knowledge) == ("gray-box",) and not others else PIXELS_THROUGH
+        room = PIXELS_AT_ONCE if request.alone and not others else PIXELS_THROUGH
         judge = Judge(
             network, defences, images, chosen, seed=seed, device=device,
             batch=batch or max(1, min(100, room // (height * width))),
         )  # fmt: skip
         ways: dict[str, tuple[str, ...]] = {}
-        seen: list[tuple[Attack, float | None]] = []
-        if "white-box" in knowledge:
-            seen = list(budgets.of(_one_each(attacks, queries=False)))
-            if modes:
-                ways = adaptive.usable_modes(defences, modes, images.images(chosen[:1]).to(device))
+        if request.modes and "white-box" in request.knowledge:
+            ways = adaptive.usable_modes(defences, request.modes, few[:1])
         run = _Run(judge, name, known=known, keep=keep, progress=progress, examples=examples)
         if clean:
             run.all([Situation(network, tuple(defences))])
-        if "gray-box" in knowledge:
-            some = None if tuple(knowledge) == ("gray-box",) else adaptive.FEW
-            run.all(_gray_box(network, tuple(defences), budgets.of(wanted), few=some))
-            run.all(adaptive.transfers(network, others, tuple(defences), budgets.linf))
-            if wanted:
-                run.all(adaptive.from_others(elsewhere, tuple(defences), budgets.linf))
-        if "white-box" in knowledge:
-            for defence, module in defences.items():
-                run.all(
-                    adaptive.white_box(
-                        network, defence, module, seen,
-                        modes=ways.get(defence), draws=draws, images=len(chosen), scan=run.shares,
-                    )
-                )  # fmt: skip
-        if "black-box" in knowledge:
-            asked = list(budgets.of(_one_each(attacks, queries=True)))
-            for defence, module in defences.items():
-                run.all(adaptive.black_box(network, defence, module, asked, draws=draws))
-        results, found = run.results, list[Check]()
-        if tuple(knowledge) != ("gray-box",) and clean:
+        notes = _attack_all(run, request, ways, stand_ins=others, sources=elsewhere)
+        results = run.results
+        if not request.alone and clean:
             results = [*results, *adaptive.worst_cases(results)]
-        if checks and clean and "white-box" in knowledge:
-            at: dict[Norm, float] = {"linf": min(budgets.linf, key=lambda e: abs(e - USUAL["linf"]))}
-            if long := [e for attack, e in seen if attack.norm == "l2" and e]:
-                at["l2"] = min(long, key=lambda e: abs(e - USUAL["l2"]))
-            for defence in [d for d in defences if d != "none"] or ["none"]:
-                for norm, nearest in at.items():
-                    probe = Probe(judge, defence, run.results, norm=norm, epsilon=nearest, draws=draws)
-                    found += all_checks(probe, run.tell)
+        found = _checked(run, request) if checks and clean and "white-box" in request.knowledge else []
         pictures = run.pictures()
     return Report(results, found, pictures, images.classes, tuple(notes))
+
+
+def _attack_all(
+    run: "_Run",
+    request: Request,
+    ways: Mapping[str, tuple[str, ...]],
+    *,
+    stand_ins: Mapping[str, nn.Module],
+    sources: Mapping[str, nn.Module],
+) -> list[str]:
+    """Every attacker who was asked for, on every defence; notes of what was left out. `ways` are the
+    gradient modes of each defence, where they were chosen.
+    """
+    notes: list[str] = []
+    if not request.attacks:
+        return notes
+    network, defences, count = run.judge.classifier, run.judge.defences, len(run.judge.chosen)
+    names = tuple(defences)
+    if "gray-box" in request.knowledge:
+        wanted, notes = request.by_protocol()
+        run.all(
+            _gray_box(network, names, request.budgets(wanted), few=None if request.alone else adaptive.FEW)
+        )
+        run.all(adaptive.transfers(network, stand_ins, names, request.linf))
+        run.all(adaptive.from_others(sources, names, request.linf))
+    if "white-box" in request.knowledge:
+        seen = list(request.budgets(request.one_each(queries=False)))
+        for name, module in defences.items():
+            run.all(
+                adaptive.white_box(
+                    network, name, module, seen,
+                    modes=ways.get(name), draws=request.draws, images=count, scan=run.shares,
+                )
+            )  # fmt: skip
+    if "black-box" in request.knowledge:
+        asked = list(request.budgets(request.one_each(queries=True)))
+        for name, module in defences.items():
+            run.all(adaptive.black_box(network, name, module, asked, draws=request.draws))
+    return notes
+
+
+def _checked(run: "_Run", request: Request) -> list[Check]:
+    """What the checks say of each defence, or of the bare classifier where there is none."""
+    found: list[Check] = []
+    for defence in [d for d in run.judge.defences if d != "none"] or ["none"]:
+        for norm, epsilon in request.checked_at().items():
+            probe = Probe(run.judge, defence, run.results, norm=norm, epsilon=epsilon, draws=request.draws)
+            found += all_checks(probe, run.tell)
+    return found
 
 
 class _Run:
@@ -318,45 +332,6 @@ def _version(defence: nn.Module) -> int:
     return defence.version if isinstance(defence, Purifier) else 0
 
 
-@dataclass(frozen=True)
-class _Budgets:
-    """Budgets by norm: L-infinity ones as fractions, L2 ones as lengths."""
-
-    linf: tuple[float, ...]
-    l2: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        for epsilon in self.linf:
-            if not 0 < epsilon <= 1:
-                raise RequestError(
-                    f"epsilon is {epsilon:g} as a fraction ({epsilon * 255:g}/255); "
-                    "it must lie above 0 and at most at 1 (255/255)"
-                    + (f"; did you mean {epsilon:g}/255?" if epsilon > 1 and epsilon == int(epsilon) else "")
-                )
-        for epsilon in self.l2:
-            if not 0 < epsilon < float("inf"):
-                raise RequestError(f"l2_epsilon is {epsilon:g}; it must be a length above 0")
-
-    def of(self, attacks: Iterable[Attack]) -> Iterable[tuple[Attack, float | None]]:
-        """Each attack with each of its budgets; L2 attacks that look for the nearest have none."""
-        for attack in attacks:
-            chosen: Sequence[float | None] = self.linf
-            if attack.norm == "l2":
-                chosen = (None,) if attack.protocol == "minimal" else self.l2
-            for epsilon in dict.fromkeys(chosen):
-                yield attack, epsilon
-
-
-def _several(given: Sequence[Any]) -> Sequence[Any]:
-    """Names in a list; one string of them is taken apart."""
-    return split_list(given) if isinstance(given, str) else given
-
-
-def _listed(given: Any, one: Any) -> Sequence[Any]:
-    """A sequence, or a single one of what it would hold."""
-    return (given,) if isinstance(given, one) else given
-
-
 def _gray_box(
     network: nn.Module,
     defences: tuple[str, ...],
@@ -381,7 +356,10 @@ def _defences(purifier: Defences, images: ImageSet, dtype: str) -> dict[str, nn.
     elif isinstance(purifier, Mapping):
         named = purifier
     else:
-        named = {p: p for p in ([purifier] if isinstance(purifier, str) else purifier)}
+        several = [purifier] if isinstance(purifier, str) else list(purifier)
+        if not all(isinstance(one, str) for one in several):
+            raise RequestError("several purifiers that are modules need names: a mapping of name to purifier")
+        named = {reference: reference for reference in several}
     found: dict[str, nn.Module] = {"none": Identity()}
     for name, value in named.items():
         if name == "none":  # always there, and always undefended
@@ -397,35 +375,3 @@ def _defences(purifier: Defences, images: ImageSet, dtype: str) -> dict[str, nn.
             )
         found[name] = value
     return found
-
-
-def _attacks(names: Sequence[str], protocols: Sequence[Protocol]) -> tuple[list[Attack], list[str]]:
-    """Attacks by name under each protocol, and a note for each that a protocol leaves out."""
-    found: list[Attack] = []
-    notes: list[str] = []
-    for protocol in protocols:
-        check_protocol(protocol)
-    for name in names:
-        if name == "none":
-            continue
-        for protocol in protocols:
-            attack = find_attack(name, protocol)
-            if attack is None:
-                kind = "minimal" if protocol == "fixed" else "fixed"
-                reason = (
-                    "it looks for the smallest perturbation by nature"
-                    if kind == "minimal"
-                    else "it spends its whole budget"
-                )
-                notes.append(f"{name} has no {protocol} form: {reason}")
-            elif not attack.queries:
-                found.append(attack)
-    return list(dict.fromkeys(found)), list(dict.fromkeys(notes))
-
-
-def _one_each(names: Sequence[str], *, queries: bool) -> list[Attack]:
-    """Attacks by name in one form each, the fixed one where there is one: those that ask for answers
-    only, or those that do not.
-    """
-    found = [find_attack(name, "fixed") or find_attack(name, "minimal") for name in names if name != "none"]
-    return [attack for attack in dict.fromkeys(found) if attack and attack.queries == queries]

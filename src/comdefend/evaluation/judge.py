@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from comdefend.attacks import Attack, BudgetFree, autoattack, distance
+from comdefend.attacks.base import evaluation_mode
 from comdefend.attacks.iterative import stored
 from comdefend.data import ImageSet
 from comdefend.errors import WorkError
@@ -322,14 +323,13 @@ def _warnings(found: list[str]) -> Iterator[None]:
 @contextmanager
 def as_judged(modules: Sequence[nn.Module], device: str) -> Iterator[None]:
     """Modules on the device, in evaluation mode, their parameters without gradients; then as before."""
-    modes = [(module, module.training) for module in modules]
     wanted = [(p, p.requires_grad) for module in modules for p in module.parameters()]
-    for module in modules:
-        module.to(device).eval().requires_grad_(False)
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.train(training)
-        for parameter, needed in wanted:
-            parameter.requires_grad_(needed)
+    with ExitStack() as modes:
+        for module in modules:
+            modes.enter_context(evaluation_mode(module.to(device)))
+            module.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter, needed in wanted:
+                parameter.requires_grad_(needed)

@@ -10,7 +10,7 @@ from typing import Any
 from comdefend.atomic import write_json
 from comdefend.errors import RequestError
 from comdefend.evaluation.adaptive import WORST
-from comdefend.evaluation.checks import Check
+from comdefend.evaluation.checks import Check, made_at
 from comdefend.evaluation.evaluate import Report
 from comdefend.evaluation.plots import accuracy_plot, as_data_uri, as_png, curve_plot, example_plot
 from comdefend.evaluation.results import Result, write_results
@@ -155,9 +155,7 @@ def _checks(checks: Sequence[Check]) -> str:
         for check in checks
     )
     head = "".join(f"<th>{text}</th>" for text in ("defence", "check", "", "found, and what it means"))
-    return (
-        f"<h2>Checks of the evaluation</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    )
+    return f"<h2>Checks of the evaluation {made_at(checks)}</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _situations(results: Sequence[Result]) -> str:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from comdefend.evaluation.adaptive import WORST
-from comdefend.evaluation.checks import Check
+from comdefend.evaluation.checks import Check, made_at
 from comdefend.evaluation.judge import REPEATS
 from comdefend.evaluation.results import KNOWLEDGE, Result, wilson
 
@@ -235,7 +235,7 @@ def counted(result: Result, results: Sequence[Result]) -> str:
 
 def check_table(checks: Sequence[Check]) -> Table:
     """What an evaluation says of itself; what a line means is said where it is not "pass"."""
-    table = Table(title="Checks of the evaluation")
+    table = Table(title=f"Checks of the evaluation {made_at(checks)}".strip())
     for heading in ("defence", "check", "", "found"):
         table.add_column(heading)
     colours = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}

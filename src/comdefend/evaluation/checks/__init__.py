@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 import torch
 
 from comdefend.evaluation.checks import gradients, others, randomness, record
-from comdefend.evaluation.checks.probe import Check, Probe
+from comdefend.evaluation.checks.probe import Check, Probe, made_at
 from comdefend.purifiers import ComDefendPurifier
 
-__all__ = ["Check", "Probe", "all_checks"]
+__all__ = ["Check", "Probe", "all_checks", "made_at"]
 
 ALL = (
     record.clean_accuracy, gradients.gradients, gradients.reported, gradients.modes, others.slow,

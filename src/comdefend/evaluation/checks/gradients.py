@@ -145,7 +145,8 @@ def steps(probe: Probe) -> Iterator[Check]:
     yield probe.line(
         "twice the steps", "pass" if not probe.more(once, twice) else "fail",
         f"{once:.1%} after 20, {twice:.1%} after 40",
-        f"the attack had converged, as far as {len(probe.images)} images tell",
+        "an attack that twice the steps make stronger had not converged "
+        f"(as far as {len(probe.images)} images tell)",
     )  # fmt: skip
 
 
@@ -155,7 +156,8 @@ def restarts(probe: Probe) -> Iterator[Check]:
     yield probe.line(
         "twice the restarts", "pass" if not probe.more(once, twice) else "fail",
         f"{once:.1%} with 3, {twice:.1%} with 6",
-        f"more starting points find nothing new, as far as {len(probe.images)} images tell",
+        "where more starting points find more, there is more to find "
+        f"(as far as {len(probe.images)} images tell)",
     )  # fmt: skip
 
 

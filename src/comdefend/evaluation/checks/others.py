@@ -83,7 +83,9 @@ def asked(probe: Probe) -> Iterator[Check]:
     if not found or not any(known_to(r, "black-box") for r in probe.results):
         return
     clean = next(r for r in probe.bare if r.threat_model is None).shares
-    left = {f"{r.attack} {r.via}".strip(): r.accuracy / float(clean[: r.n].mean()) for r in found}
+    if not bool(clean.any()):
+        return
+    left = {f"{r.attack} {r.via}".strip(): r.accuracy / max(float(clean[: r.n].mean()), 1e-12) for r in found}
     weak = [name for name, share in left.items() if share > 0.25]
     yield probe.line(
         "black-box attacks", "warn" if weak else "pass",

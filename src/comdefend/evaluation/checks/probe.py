@@ -31,7 +31,8 @@ Curve = tuple[tuple[float, float], ...]
 class Check:
     """One line of the report: what was looked at for which defence, what was found, what it means.
 
-    `curve`: where budgets were varied, (epsilon as a fraction, accuracy) on `images` images.
+    `curve`: where budgets were varied, (epsilon as a fraction, accuracy) on `images` images. `budget`:
+    what it was made at, for people ("8/255 linf").
     """
 
     defence: str
@@ -41,6 +42,13 @@ class Check:
     meaning: str
     curve: Curve = ()
     images: int = 0
+    budget: str = ""
+
+
+def made_at(checks: Sequence[Check]) -> str:
+    """The budgets of some checks, for the heading above them: "at 8/255 linf and 0.5 l2"."""
+    found = list(dict.fromkeys(check.budget for check in checks if check.budget))
+    return f"at {' and '.join(found)}" if found else ""
 
 
 @dataclass(frozen=True)
@@ -184,8 +192,9 @@ class Probe:
     def line(self, name: str, status: Status, figure: str, meaning: str, *, curve: Curve = ()) -> Check:
         named = name + L2 if self.norm == "l2" else name
         return Check(
-            self.name, named, status, figure, meaning, curve=curve, images=len(self.images) if curve else 0
-        )
+            self.name, named, status, figure, meaning, curve=curve, images=len(self.images) if curve else 0,
+            budget=f"{ThreatModel(self.norm, self.epsilon).budget()} {self.norm}",
+        )  # fmt: skip
 
 
 def known_to(result: Result, knowledge: Knowledge) -> bool:

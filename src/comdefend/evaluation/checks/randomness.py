@@ -39,13 +39,13 @@ def expectation(probe: Probe) -> Iterator[Check]:
     """Whether more draws behind each gradient find more."""
     left = {
         n: probe.accuracy(probe.pgd(steps=10), probe.epsilon, draws=n, limit=probe.sizes.drawn)
-        for n in probe.sizes.draws
+        for n in sorted({*probe.sizes.draws, probe.draws, max(*probe.sizes.draws, 2 * probe.draws)})
     }
-    used = min(left, key=lambda n: abs(n - probe.draws))
-    enough = not probe.more(left[used], left[probe.sizes.draws[-1]], probe.sizes.drawn)
+    enough = not probe.more(left[probe.draws], left[max(left)], probe.sizes.drawn)
     yield probe.line(
         "draws for the gradient (EOT)", "pass" if enough else "fail",
-        ", ".join(f"{a:.0%} with {n}" for n, a in left.items()), "more draws find nothing new",
+        ", ".join(f"{a:.0%} with {n}" for n, a in left.items()),
+        f"where more draws find more, the {probe.draws} behind each gradient were too few",
     )  # fmt: skip
 
 

@@ -48,8 +48,8 @@ def limits(probe: Probe) -> Iterator[Check]:
     yield probe.line(
         "budget, range, logits", "fail" if others else "pass",
         f"{count} attacks" + (f"; not the defence itself: {', '.join(others)}" if others else ""),
-        "every adversarial image lies within its budget and [0, 1], the classifier gives logits, and "
-        "every gradient mode attacks the defence itself",
+        "every adversarial image must lie within its budget and [0, 1], the classifier give logits, and "
+        "every gradient mode attack the defence itself",
     )  # fmt: skip
 
 
