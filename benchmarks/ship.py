@@ -99,7 +99,7 @@ def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet, run: 
         **{f"{level}_accuracy": found.accuracy for level, found in worst.items()},
         **{f"{level}_interval": found.interval for level, found in worst.items()},
         "attacked_images": ATTACKED, "epsilon": f"{epsilon}/255 linf", "attacks": list(ATTACKS),
-        "sources": sources, "mode": known.recipe["pair"]["mode"],
+        "sources": sources, "mode": known.recipe["pair"]["mode"], "dtype": fast_dtype("cpu"),
     }  # fmt: skip
 
 

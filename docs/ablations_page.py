@@ -10,7 +10,7 @@ from comdefend.evaluation import read_results
 
 CHANGED = {
     "whole": "nothing",
-    "no-purifier": "no purifier: adversarial training alone, where gray-box is white-box",
+    "no-purifier": "no purifier, nor at the start: adversarial training, where gray-box is white-box",
     "purifier-stays": "the purifier stays as it was; the classifier alone is trained",
     "no-attack": "nothing is attacked in training",
     "gray-box": "the attacker of the training knows the classifier alone",

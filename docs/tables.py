@@ -59,7 +59,7 @@ PAPER_PSNR = "31.78"
 def reconstruction() -> str:
     content = json.loads((RESULTS / "reconstruction.json").read_text())
     lines = [
-        "Clean images through the purifier, hard code, mean PSNR over the whole test split (95 % interval):",
+        "Clean images through the purifier, hard code, mean PSNR over all test images here (95 % interval):",
         "",
         "| data | bits a pixel | images | comdefend | the authors' weights | the paper (Table 3) |",
         "|---|---|---|---|---|---|",

@@ -3,10 +3,11 @@ Toolbox (`pip install adversarial-robustness-toolbox`).
 
     comdefend evaluate --classifier cifar10-resnet9-plain --data sample:cifar10 --limit 100 \\
         --defences examples/art_defence.py:smoothing --defences examples/art_defence.py:squeezing \\
-        --attacks fgsm,pgd --epsilons 2,8 --knowledge gray-box,white-box,black-box
+        --attacks fgsm,pgd,square:asked=1000 --epsilons 2,8 --knowledge gray-box,white-box,black-box
 
-They work on NumPy arrays and pass no gradient back. Nothing has to be said about that: the evaluation finds
-it, goes around it (BPDA with the identity), and a check tells how much of the plain gradient was zero.
+They work on NumPy arrays and pass no gradient back. `gradient_modes` says what goes around that: BPDA with
+the identity. The evaluation would try it all the same, but a defence that hides its gradient and does not say
+so fails a check.
 """
 
 from typing import Any
@@ -19,7 +20,9 @@ from comdefend import Purifier
 
 
 class ArtDefence(Purifier):
-    """A preprocessor of the toolbox as a purifier, for which one method is enough."""
+    """A preprocessor of the toolbox as a purifier: one method, and a way around its missing gradient."""
+
+    gradient_modes = ("identity",)
 
     def __init__(self, preprocessor: Any) -> None:
         super().__init__()
