@@ -245,6 +245,9 @@ def robustness(name: str) -> str:
     for check in checks:
         status = check.status if check.status in ("pass", "skip") else f"**{check.status}**"
         lines.append(f"| {label(check.defence)} | {check.name} | {status} | {check.figure} |")
+    failed = [f"{label(check.defence)}: {check.name}" for check in checks if check.status == "fail"]
+    strict = f"exits with 1 ({'; '.join(failed)})" if failed else "exits with 0: no check fails"
+    lines += ["", f"With `--strict` this evaluation {strict}."]
     return "\n".join([*lines, "", origin(*map(vars, results))])
 
 
