@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pages import COLUMNS, by_column, cell, origin
+from pages import COLUMNS, by_column, cell, origin, table_of
 
 from comdefend.evaluation import read_results
 
@@ -24,7 +24,7 @@ CHANGED = {
 
 
 def table(folder: Path) -> str:
-    lines: list[str] = []
+    lines: list[tuple[str, ...]] = []
     made: list[dict[str, Any]] = []
     for name, changed in CHANGED.items():
         facts_file = folder / f"{name}.facts.json"
@@ -36,10 +36,8 @@ def table(folder: Path) -> str:
         clean = found["clean"]
         assert clean is not None
         psnr = f"{facts['psnr']:.1f}" if "psnr" in facts else "-"
-        lines.append(f"| {changed} | {psnr} | {' | '.join(cell(found[c], clean.n) for c in COLUMNS)} |")
+        lines.append((changed, psnr, *(cell(found[c], clean.n) for c in COLUMNS)))
         made += map(vars, results)
     if not made:
         return "Not run yet."
-    heads = ("changed", "PSNR", *COLUMNS)
-    head = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    return "\n".join([*head, *lines, "", origin(*made)])
+    return "\n".join([*table_of(("changed", "PSNR", *COLUMNS), lines), "", origin(*made)])

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pages import COLUMNS, by_column, cell, decibel, origin
+from pages import COLUMNS, by_column, cell, decibel, origin, table_of
 
 from comdefend.evaluation import Result, read_results
-from comdefend.evaluation.plots import pyplot
+from comdefend.evaluation.plots import draw_line, pyplot
 from comdefend.model import ComDefendConfig
 
 PICTURE = "frontier.svg"
@@ -75,7 +75,7 @@ def table(folder: Path) -> str:
         f"![Accuracy against the rate, and against the noise](results/frontier/{PICTURE})",
     ]
     for role, title in ROLES.items():
-        lines = [f"**{title}**", "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+        lines = []
         for point in found:
             loss = "pixels and logits" if point.guided else "pixels"
             dials = (f"{point.rate:g}", f"{point.noise:g}", loss, decibel(point.facts))
@@ -83,8 +83,8 @@ def table(folder: Path) -> str:
             clean = withstood["clean"]
             assert clean is not None
             cells = (cell(withstood[column], clean.n) for column in COLUMNS)
-            lines.append(f"| {' | '.join((point.name, *dials, *cells))} |")
-        parts.append("\n".join(lines))
+            lines.append((point.name, *dials, *cells))
+        parts.append("\n".join([f"**{title}**", "", *table_of(heads, lines)]))
     return "\n\n".join([*parts, origin(*(made for point in found for made in point.made))])
 
 
@@ -130,13 +130,6 @@ def draw(folder: Path) -> None:
 
 def _line(axis: Any, values: Sequence[tuple[float, Result | None]], colour: str, name: str) -> None:
     there = [(x, result) for x, result in values if result is not None]
-    axis.errorbar(
-        [x for x, _ in there],
-        [100 * r.accuracy for _, r in there],
-        yerr=[
-            [100 * (r.accuracy - r.interval[0]) for _, r in there],
-            [100 * (r.interval[1] - r.accuracy) for _, r in there],
-        ],
-        color=colour, marker="o", markersize=4, capsize=2, linewidth=1.4,
-        label=name if name == "clean" or "white" in name else f"gray-box, {name}",
-    )  # fmt: skip
+    label = name if name == "clean" or "white" in name else f"gray-box, {name}"
+    found = [(result.accuracy, result.interval) for _, result in there]
+    draw_line(axis, [x for x, _ in there], found, colour=colour, name=label)

@@ -1,6 +1,6 @@
 """What the generated parts of several pages share."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from comdefend.evaluation import Result
@@ -14,6 +14,12 @@ COLUMNS = (
     "clean", *(f"{e}/255" for e in BUDGETS), "BIM-50, 8/255", "other networks', 8/255", "white-box, 8/255",
 )  # fmt: skip
 """Of what benchmarks/withstood.py measures."""
+
+
+def table_of(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
+    head, *body = (f"| {' | '.join(cells)} |" for cells in (heads, *rows))
+    return [head, "|---" * len(heads) + "|", *body]
 
 
 def decibel(entry: dict[str, Any]) -> str:

@@ -18,9 +18,8 @@ from pydantic import TypeAdapter
 
 from comdefend import zoo
 from comdefend.evaluation import Result, read_results
-from comdefend.evaluation.adaptive import WORST, worst_of
-from comdefend.evaluation.checks import Check, made_at
-from comdefend.evaluation.tables import caption, counted, label, percent, rows
+from comdefend.evaluation.checks import Check
+from comdefend.evaluation.tables import caption, label, percent, rows
 from comdefend.evaluation.tables import defences as names_of_defences
 from comdefend.paper import EXPERIMENTS
 from comdefend.paper.experiments import show
@@ -28,7 +27,8 @@ from comdefend.paper.experiments import show
 sys.path.insert(0, str(Path(__file__).parent))
 import ablations_page
 import frontier_page
-from pages import decibel, origin
+import robustness_page
+from pages import decibel, origin, table_of
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -58,12 +58,8 @@ PAPER_PSNR = "31.78"
 
 def reconstruction() -> str:
     content = json.loads((RESULTS / "reconstruction.json").read_text())
-    lines = [
-        "Clean images through the purifier, hard code, mean PSNR over all test images here (95 % interval):",
-        "",
-        "| data | bits a pixel | images | comdefend | the authors' weights | the paper (Table 3) |",
-        "|---|---|---|---|---|---|",
-    ]
+    heads = ("data", "bits a pixel", "images", "comdefend", "the authors' weights", "the paper (Table 3)")
+    lines = []
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for entry in content["entries"]:
         found.setdefault(entry["data"], {})[entry["weights"]] = entry
@@ -75,10 +71,12 @@ def reconstruction() -> str:
             cells = [decibel(ours), decibel(by["authors"]) if usual and "authors" in by else "-"]
             paper = PAPER_PSNR if usual and data == "cifar10" else "-"
             title = data if usual else f"{data} (`{name}`)"
-            lines.append(
-                f"| {title} | {ours['bits']:g} | {ours['images']} | **{cells[0]}** | {cells[1]} | {paper} |"
-            )
-    return "\n".join([*lines, "", origin(content)])
+            bits, images = f"{ours['bits']:g}", str(ours["images"])
+            lines.append((title, bits, images, f"**{cells[0]}**", cells[1], paper))
+    title = (
+        "Clean images through the purifier, hard code, mean PSNR over all test images here (95 % interval):"
+    )
+    return "\n".join([title, "", *table_of(heads, lines), "", origin(content)])
 
 
 def gray_box() -> str:
@@ -92,45 +90,36 @@ def _accuracies(name: str, wanted: Callable[[str], bool] = lambda _: True) -> st
         if wanted(f"{r.threat_model.budget()} {r.threat_model.norm}" if r.threat_model else "-")
     ]  # fmt: skip
     defences = names_of_defences(results)
-    heads = " | ".join(label(d) for d in defences)
     lines = [
-        *caption(results),
+        *(f"{line}  " for line in caption(results)),  # two spaces: line breaks in Markdown
         "",
-        f"| attacker | protocol | attack | epsilon | {heads} |",
-        "|---|---|---|---|" + "---|" * len(defences),
+        *table_of(
+            ("attacker", "protocol", "attack", "epsilon", *map(label, defences)),
+            [(*row.words(), *(percent(row.results[d]) for d in defences)) for row in rows(results)],
+        ),
     ]
-    for row in rows(results):
-        cells = " | ".join((*row.words(), *(percent(row.results[d]) for d in defences)))
-        lines.append(f"| {cells} |")
-    # Caption lines end with two spaces: line breaks in Markdown.
-    count = len(caption(results))
-    lines[:count] = [f"{line}  " for line in lines[:count]]
     text = "\n".join([*lines, "", origin(vars(results[0]))])
     return re.sub(r"comdefend:weights=authors-[\w-]+\.safetensors", "the authors' weights", text)
 
 
 def zoo_table() -> str:
     """The classifiers' accuracy, as the zoo's facts record it."""
-    lines = [
-        "| classifier | data | accuracy in % (95 % interval) | images | made by |",
-        "|---|---|---|---|---|",
-    ]
+    heads = ("classifier", "data", "accuracy in % (95 % interval)", "images", "made by")
+    lines = []
     for name in zoo.names("classifier"):
         facts = zoo.facts(name)
         low, high = facts.scores["interval"]
         score = f"{100 * facts.scores['test_accuracy']:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
         if facts.purifier != "none":
             score += ", behind its purifier"
-        lines.append(f"| `{name}` | {facts.data} | {score} | {facts.scores['images']} | {facts.made} |")
-    return "\n".join(lines)
+        lines.append((f"`{name}`", facts.data, score, str(facts.scores["images"]), facts.made))
+    return "\n".join(table_of(heads, lines))
 
 
 def pairs() -> str:
     """What shipped pairs reach, as the zoo's facts record it."""
-    lines = [
-        "| pair | clean | gray-box | white-box, PGD in one mode | images attacked | purifier's PSNR |",
-        "|---|---|---|---|---|---|",
-    ]
+    heads = ("pair", "clean", "gray-box", "white-box, PGD in one mode", "images attacked", "purifier's PSNR")
+    lines = []
     measured: list[dict[str, Any]] = []
     for name in zoo.names("classifier"):
         scores = zoo.facts(name).scores
@@ -144,111 +133,12 @@ def pairs() -> str:
             )
         ]
         quality = zoo.facts(name.rsplit("-", 1)[0]).scores["test_psnr"]
-        lines.append(
-            f"| `{name}` | {' | '.join(cells)} | {scores['attacked_images']}, {scores['epsilon']} "
-            f"| {quality:.2f} dB |"
-        )
+        attacked = f"{scores['attacked_images']}, {scores['epsilon']}"
+        lines.append((f"`{name}`", *cells, attacked, f"{quality:.2f} dB"))
         measured.append(scores["measured"])
     if not measured:
         return "None yet."
-    return "\n".join([*lines, "", origin(*measured)])
-
-
-EVALUATIONS = {
-    "cifar10": "CIFAR-10, classifier trained on clean images",
-    "cifar10-rivals": "CIFAR-10, classifier trained on clean images",
-    "cifar10-random": "CIFAR-10, classifier trained on clean images",
-    "cifar10-purified": "CIFAR-10, classifier trained on purified images",
-    "cifar10-adversarial": "CIFAR-10, adversarial training",
-    "cifar10-robust": "CIFAR-10, classifier and purifier trained together under attack",
-    "fashion-mnist": "Fashion-MNIST, classifier trained on clean images",
-    "fashion-mnist-rivals": "Fashion-MNIST, classifier trained on clean images",
-    "fashion-mnist-random": "Fashion-MNIST, classifier trained on clean images",
-    "fashion-mnist-purified": "Fashion-MNIST, classifier trained on purified images",
-    "fashion-mnist-adversarial": "Fashion-MNIST, adversarial training",
-    "fashion-mnist-robust": "Fashion-MNIST, classifier and purifier trained together under attack",
-}
-"""Of benchmarks/robustness.py, with headings."""
-
-
-def robustness_summary() -> str:
-    """Every defence in one line: the worst case over the attacks of each attacker."""
-    heads = (
-        "data and classifier", "defence", "epsilon", "clean", "gray-box, minimal", "gray-box, fixed",
-        "gray-box, L2 0.5", "black-box (Square)", "**white-box**", "white-box, L2 0.5",
-    )  # fmt: skip
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    for name, title in EVALUATIONS.items():
-        results = _evaluation(name)
-        clean = {r.defence: r for r in results if r.threat_model is None}
-        if name.endswith(("-rivals", "-random")):  # the undefended classifier is in the table above
-            clean.pop("none", None)
-        for defence, before in clean.items():
-            own = [r for r in results if r.defence == defence and r.threat_model and r.attack != WORST]
-            cells = [
-                _worst(before, own, knowledge, protocol, norm)
-                for knowledge, protocol, norm in (
-                    ("gray-box", "minimal", "linf"), ("gray-box", "fixed", "linf"),
-                    ("gray-box", "fixed", "l2"), ("black-box", "fixed", "linf"), ("white-box", None, "linf"),
-                    ("white-box", None, "l2"),
-                )
-            ]  # fmt: skip
-            shown = "no purifier" if defence == "none" else label(defence)
-            budget = next((r.threat_model.budget() for r in own if r.threat_model.norm == "linf"), "-")  # type: ignore[union-attr]
-            lines.append(f"| {title} | {shown} | {budget} | {percent(before)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _worst(clean: Result, results: list[Result], knowledge: str, protocol: str | None, norm: str) -> str:
-    """The worst case over the results of one attacker; the white-box one may make those of all. Where slow
-    attacks saw fewer images, that of these follows.
-    """
-    made = [
-        r for r in results
-        if r.threat_model and r.threat_model.norm == norm and r.threat_model.epsilon is not None
-        and (knowledge == "white-box" or r.threat_model.knowledge == knowledge)
-        and (protocol is None or r.protocol == protocol)
-    ]  # fmt: skip
-    threats = [r.threat_model for r in made if r.threat_model and r.threat_model.knowledge == knowledge]
-    if not threats:
-        return ""
-    worst = worst_of(clean, made, threats[0])
-    cell = counted(worst, [clean])
-    return f"**{cell}**" if knowledge == "white-box" and norm == "linf" else cell
-
-
-def _evaluation(name: str) -> list[Result]:
-    """The results of an evaluation, or none where it was not run yet."""
-    path = ROBUSTNESS / name / "results.json"
-    return read_results(path) if path.is_file() else []
-
-
-def robustness(name: str) -> str:
-    """One evaluation in full: every attack, and what its checks say."""
-    results = _evaluation(name)
-    if not results:
-        return "Not run yet."
-    shown = [r for r in results if r.attack != WORST]
-    defences = names_of_defences(shown)
-    lines = [f"{line}  " for line in caption(results)]
-    lines += [
-        f"[The whole report](results/robustness/{name}/report.html), to be downloaded and looked at.", "",
-        f"![Accuracy against epsilon, white-box PGD](results/robustness/{name}/curves.png)", "",
-        f"| attacker | protocol | attack | epsilon | {' | '.join(label(d) for d in defences)} |",
-        "|---|---|---|---|" + "---|" * len(defences),
-    ]  # fmt: skip
-    for row in rows(shown):
-        cells = (counted(row.results[d], shown) if d in row.results else "" for d in defences)
-        lines.append(f"| {' | '.join((*row.words(), *cells))} |")
-    checks = [Check(**check) for check in json.loads((ROBUSTNESS / name / "checks.json").read_text())]
-    lines += ["", f"| defence | {f'check {made_at(checks)}'.strip()} | | found |", "|---|---|---|---|"]
-    for check in checks:
-        status = check.status if check.status in ("pass", "skip") else f"**{check.status}**"
-        lines.append(f"| {label(check.defence)} | {check.name} | {status} | {check.figure} |")
-    failed = [f"{label(check.defence)}: {check.name}" for check in checks if check.status == "fail"]
-    strict = f"exits with 1 ({'; '.join(failed)})" if failed else "exits with 0: no check fails"
-    lines += ["", f"With `--strict` this evaluation {strict}."]
-    return "\n".join([*lines, "", origin(*map(vars, results))])
+    return "\n".join([*table_of(heads, lines), "", origin(*measured)])
 
 
 def schema(title: str, kind: Any) -> str:
@@ -272,10 +162,13 @@ TABLES: dict[str, Callable[[], str]] = {
     "shipped-fashion-mnist": lambda: _accuracies("shipped-fashion-mnist"),
     "zoo": zoo_table,
     "pairs": pairs,
-    "robustness-summary": robustness_summary,
+    "robustness-summary": lambda: robustness_page.summary(ROBUSTNESS),
     "frontier": lambda: frontier_page.table(FRONTIER),
     "ablations": lambda: ablations_page.table(ABLATIONS),
-    **{f"robustness-{name}": partial(robustness, name) for name in EVALUATIONS},
+    **{
+        f"robustness-{name}": partial(robustness_page.evaluation, ROBUSTNESS, name)
+        for name in robustness_page.EVALUATIONS
+    },
     **{name: partial(experiment, name) for name in EXPERIMENTS},
 }
 

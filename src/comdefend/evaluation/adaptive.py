@@ -17,7 +17,7 @@ from comdefend.attacks.base import LossName
 from comdefend.errors import RequestError
 from comdefend.evaluation.judge import Situation
 from comdefend.evaluation.results import Knowledge, Result, ThreatModel, pack, repeats, total, wilson
-from comdefend.purifiers import Identity, Purifier
+from comdefend.purifiers import Identity, Purifier, is_random
 from comdefend.purifiers.base import GENERAL_MODES
 
 SCAN, KEPT = 100, 2
@@ -80,7 +80,7 @@ def white_box(
     `attacks` come with their budgets. `modes`, all of them on all images; where it is None those of the
     purifier, scanned where there are many images.
     """
-    random = bool(getattr(purifier, "stochastic", False))
+    random = is_random(purifier)
     tried = tuple(modes) if modes else gradient_modes(purifier)
 
     def situation(attack: Attack, epsilon: float | None, mode: str, limit: int | None) -> Situation:
@@ -165,7 +165,7 @@ def black_box(
     """The situations of an attacker who only sees answers of the defended classifier: of a random one
     means over `draws` of them, so that no lucky one counts.
     """
-    behind = draws if getattr(purifier, "stochastic", False) else 1
+    behind = draws if is_random(purifier) else 1
     target = AdaptiveView(classifier, purifier, draws=behind)
     found = []
     for attack, epsilon in attacks:

@@ -17,7 +17,7 @@ from comdefend.data import ImageSet
 from comdefend.errors import WorkError
 from comdefend.evaluation.results import Result, ThreatModel, pack, repeats, total, wilson
 from comdefend.image import psnr
-from comdefend.purifiers import ComDefendPurifier, Identity, Purifier
+from comdefend.purifiers import ComDefendPurifier, Identity, Purifier, is_random
 
 REMEMBERED = 2**26
 """Values of images whose purified form is kept for the next attack: half a gigabyte for each defence."""
@@ -103,7 +103,7 @@ class Outcome:
         distances = torch.cat(self.distances) if self.distances else torch.empty(0)
         for name in self.situation.defences:
             defence, shares = defences[name], self.shares(name)
-            stochastic = bool(getattr(defence, "stochastic", False))
+            stochastic = is_random(defence)
             draws = REPEATS if stochastic else 1
             correct = total(shares)
             rounded = torch.cat(self.rounded[name]) if name in self.rounded else None
@@ -208,7 +208,7 @@ class Judge:
         """The share of `REPEATS` draws in which a random defence gets each image right, N floats; of a
         deterministic one 0 or 1.
         """
-        drawn = getattr(self.defences[name], "stochastic", False)
+        drawn = is_random(self.defences[name])
         votes = [
             self.predict(self.classifier, self.purify(name, images, start + 7919 * draw)) == truth
             for draw in (range(1, REPEATS + 1) if drawn else (0,))
@@ -260,7 +260,7 @@ class Judge:
         predictions = {name: self.predict(self.classifier, cleaned) for name, cleaned in purified.items()}
         outcome.n += len(truth)
         for name, cleaned in purified.items():
-            drawn = getattr(self.defences[name], "stochastic", False)
+            drawn = is_random(self.defences[name])
             right = self.shares(name, images, truth, start) if drawn else predictions[name] == truth
             outcome.right[name].append(right.float().cpu())
             if situation.attack is None and not isinstance(self.defences[name], Identity):

@@ -48,16 +48,7 @@ def accuracy_plot(results: Sequence[Result]) -> Any:
             if name in clean:
                 points = [clean[name], *points]
             xs = [_position(r, k) for k, r in enumerate(points)]
-            axis.errorbar(
-                xs,
-                [100 * r.accuracy for r in points],
-                yerr=[
-                    [100 * (r.accuracy - r.interval[0]) for r in points],
-                    [100 * (r.interval[1] - r.accuracy) for r in points],
-                ],
-                color=colour, marker="o", markersize=4, capsize=2, linewidth=1.4,
-                label=label(name),
-            )  # fmt: skip
+            draw_line(axis, xs, [(r.accuracy, r.interval) for r in points], colour=colour, name=label(name))
         unlimited = any(r.threat_model and r.threat_model.epsilon is None for r in cells)
         axis.set_title(f"{attack}, {kind}", fontsize=10)
         length = any(r.threat_model and r.threat_model.norm == "l2" for r in cells)
@@ -74,17 +65,37 @@ def accuracy_plot(results: Sequence[Result]) -> Any:
     return figure
 
 
+def draw_line(
+    axis: Any,
+    xs: Sequence[float],
+    found: Sequence[tuple[float, tuple[float, float]]],
+    *,
+    colour: str,
+    name: str,
+) -> None:
+    """Accuracies with their intervals (shares) as a line in %, on an axis of Matplotlib."""
+    axis.errorbar(
+        xs,
+        [100 * share for share, _ in found],
+        yerr=[
+            [100 * (share - low) for share, (low, _) in found],
+            [100 * (high - share) for share, (_, high) in found],
+        ],
+        color=colour, marker="o", markersize=4, capsize=2, linewidth=1.4, label=name,
+    )  # fmt: skip
+
+
 def curve_plot(checks: Sequence[Check]) -> Any:
     """What an attacker who knows the defence leaves at budgets from tiny to absurd, as the checks found: a
     panel for each norm.
     """
     plt = pyplot()
-    found = [check for check in checks if check.curve]
+    curves = [check for check in checks if check.curve]
     panels = [
         (title, unit, own)
         for title, unit, own in (
-            ("epsilon x 255 (L-infinity)", 255, [c for c in found if not c.name.endswith(L2)]),
-            ("epsilon (L2, length)", 1, [c for c in found if c.name.endswith(L2)]),
+            ("epsilon x 255 (L-infinity)", 255, [c for c in curves if not c.name.endswith(L2)]),
+            ("epsilon (L2, length)", 1, [c for c in curves if c.name.endswith(L2)]),
         )
         if own
     ]
@@ -95,16 +106,9 @@ def curve_plot(checks: Sequence[Check]) -> Any:
     for axis, (title, unit, own) in zip(axes[0], panels, strict=False):
         for colour, check in zip(cycle(_COLOURS[1:]), own, strict=False):
             budgets, left = zip(*check.curve, strict=True)
-            intervals = [wilson(round(share * check.images), check.images) for share in left]
-            axis.errorbar(
-                [unit * budget for budget in budgets],
-                [100 * share for share in left],
-                yerr=[
-                    [100 * (a - low) for a, (low, _) in zip(left, intervals, strict=True)],
-                    [100 * (high - a) for a, (_, high) in zip(left, intervals, strict=True)],
-                ],
-                color=colour, marker="o", markersize=4, capsize=2, linewidth=1.4, label=label(check.defence),
-            )  # fmt: skip
+            found = [(share, wilson(round(share * check.images), check.images)) for share in left]
+            xs = [unit * budget for budget in budgets]
+            draw_line(axis, xs, found, colour=colour, name=label(check.defence))
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter("{x:g}")
         axis.set_xlabel(title, fontsize=9)

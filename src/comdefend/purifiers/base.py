@@ -90,6 +90,11 @@ class Purifier(nn.Module, ABC):
         return purified.clamp(0, 1).to(images.dtype)
 
 
+def is_random(module: nn.Module) -> bool:
+    """Whether a defence, ours or somebody else's module, says that two calls may differ."""
+    return bool(getattr(module, "stochastic", False))
+
+
 def with_gradient_of(values: Tensor, stand_in: Tensor) -> Tensor:
     """`values`, bit for bit, with the gradient of `stand_in`, of the same shape."""
     passed: Tensor = _Passed.apply(values, stand_in)  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ from comdefend.attacks.adaptive import ESTIMATED, AdaptiveView
 from comdefend.evaluation.adaptive import SURE, WORST, worst_cases
 from comdefend.evaluation.judge import Judge, Situation
 from comdefend.evaluation.results import Knowledge, Result, ThreatModel
+from comdefend.purifiers import is_random
 
 POINT = 0.01
 """One point of accuracy. A difference of one image is never held against an attack."""
@@ -90,7 +91,7 @@ class Probe:
         self.sizes = SIZES
         self.judge, self.name, self.epsilon, self.norm = judge, name, epsilon, norm
         self.purifier = judge.defences[name]
-        self.random = bool(getattr(self.purifier, "stochastic", False))
+        self.random = is_random(self.purifier)
         self.draws = draws if self.random else 1
         self.results = [r for r in results if r.defence == name]
         self.bare = [r for r in results if r.defence == "none"]

@@ -1,0 +1,121 @@
+"""The tables of docs/robustness.md, from what benchmarks/robustness.py left."""
+
+import json
+from pathlib import Path
+
+from pages import origin, table_of
+
+from comdefend.evaluation import Result, read_results
+from comdefend.evaluation.adaptive import WORST, worst_of
+from comdefend.evaluation.checks import Check, made_at
+from comdefend.evaluation.tables import caption, counted, label, percent, rows
+from comdefend.evaluation.tables import defences as names_of_defences
+
+EVALUATIONS = {
+    "cifar10": "CIFAR-10, classifier trained on clean images",
+    "cifar10-rivals": "CIFAR-10, classifier trained on clean images",
+    "cifar10-random": "CIFAR-10, classifier trained on clean images",
+    "cifar10-purified": "CIFAR-10, classifier trained on purified images",
+    "cifar10-adversarial": "CIFAR-10, adversarial training",
+    "cifar10-robust": "CIFAR-10, classifier and purifier trained together under attack",
+    "fashion-mnist": "Fashion-MNIST, classifier trained on clean images",
+    "fashion-mnist-rivals": "Fashion-MNIST, classifier trained on clean images",
+    "fashion-mnist-random": "Fashion-MNIST, classifier trained on clean images",
+    "fashion-mnist-purified": "Fashion-MNIST, classifier trained on purified images",
+    "fashion-mnist-adversarial": "Fashion-MNIST, adversarial training",
+    "fashion-mnist-robust": "Fashion-MNIST, classifier and purifier trained together under attack",
+}
+"""Of benchmarks/robustness.py, with headings."""
+
+QUIET = ("pass", "skip")
+
+
+def summary(folder: Path) -> str:
+    """Every defence in one line: the worst case over the attacks of each attacker."""
+    heads = (
+        "data and classifier", "defence", "epsilon", "clean", "gray-box, minimal", "gray-box, fixed",
+        "gray-box, L2 0.5", "black-box (Square)", "**white-box**", "white-box, L2 0.5",
+    )  # fmt: skip
+    lines = []
+    for name, title in EVALUATIONS.items():
+        results = _results(folder, name)
+        clean = {r.defence: r for r in results if r.threat_model is None}
+        if name.endswith(("-rivals", "-random")):  # the undefended classifier is in the table above
+            clean.pop("none", None)
+        for defence, before in clean.items():
+            own = [r for r in results if r.defence == defence and r.threat_model and r.attack != WORST]
+            cells = [
+                _worst(before, own, knowledge, protocol, norm)
+                for knowledge, protocol, norm in (
+                    ("gray-box", "minimal", "linf"), ("gray-box", "fixed", "linf"),
+                    ("gray-box", "fixed", "l2"), ("black-box", "fixed", "linf"), ("white-box", None, "linf"),
+                    ("white-box", None, "l2"),
+                )
+            ]  # fmt: skip
+            shown = "no purifier" if defence == "none" else label(defence)
+            budget = next((r.threat_model.budget() for r in own if r.threat_model.norm == "linf"), "-")  # type: ignore[union-attr]
+            lines.append((title, shown, budget, percent(before), *cells))
+    return "\n".join(table_of(heads, lines))
+
+
+def _worst(clean: Result, results: list[Result], knowledge: str, protocol: str | None, norm: str) -> str:
+    """The worst case over the results of one attacker; the white-box one may make those of all. Where slow
+    attacks saw fewer images, that of these follows.
+    """
+    made = [
+        r for r in results
+        if r.threat_model and r.threat_model.norm == norm and r.threat_model.epsilon is not None
+        and (knowledge == "white-box" or r.threat_model.knowledge == knowledge)
+        and (protocol is None or r.protocol == protocol)
+    ]  # fmt: skip
+    threats = [r.threat_model for r in made if r.threat_model and r.threat_model.knowledge == knowledge]
+    if not threats:
+        return ""
+    worst = worst_of(clean, made, threats[0])
+    cell = counted(worst, [clean])
+    return f"**{cell}**" if knowledge == "white-box" and norm == "linf" else cell
+
+
+def _results(folder: Path, name: str) -> list[Result]:
+    """The results of an evaluation, or none where it was not run yet."""
+    path = folder / name / "results.json"
+    return read_results(path) if path.is_file() else []
+
+
+def evaluation(folder: Path, name: str) -> str:
+    """One evaluation in full: every attack, and what its checks say."""
+    results = _results(folder, name)
+    if not results:
+        return "Not run yet."
+    shown = [r for r in results if r.attack != WORST]
+    defences = names_of_defences(shown)
+    checks = [Check(**check) for check in json.loads((folder / name / "checks.json").read_text())]
+    lines = [
+        *(f"{line}  " for line in caption(results)),
+        f"[The whole report](results/robustness/{name}/report.html), to be downloaded and looked at.",
+        "",
+        f"![Accuracy against epsilon, white-box PGD](results/robustness/{name}/curves.png)",
+        "",
+        *table_of(
+            ("attacker", "protocol", "attack", "epsilon", *map(label, defences)),
+            [
+                (
+                    *row.words(),
+                    *(counted(row.results[d], shown) if d in row.results else "" for d in defences),
+                )
+                for row in rows(shown)
+            ],
+        ),
+        "",
+        *table_of(
+            ("defence", f"check {made_at(checks)}".strip(), "", "found"),
+            [
+                (label(c.defence), c.name, c.status if c.status in QUIET else f"**{c.status}**", c.figure)
+                for c in checks
+            ],
+        ),
+    ]
+    failed = [f"{label(check.defence)}: {check.name}" for check in checks if check.status == "fail"]
+    strict = f"exits with 1 ({'; '.join(failed)})" if failed else "exits with 0: no check fails"
+    lines += ["", f"With `--strict` this evaluation {strict}."]
+    return "\n".join([*lines, "", origin(*map(vars, results))])
