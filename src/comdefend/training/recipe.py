@@ -1,6 +1,7 @@
 """A recipe: every setting of one training, read from YAML, checked before any work starts."""
 
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from importlib import resources
@@ -54,6 +55,15 @@ class PurifierOptions:
             block=self.block,
         )
 
+    def problems(self) -> Iterator[str]:
+        if not 0 < self.gain < inf:
+            yield f"gain is {self.gain}; it must be positive"
+        if not 0 <= self.noise <= 255:
+            yield f"noise is {self.noise}; it must be from 0 to 255"
+        if not 0 <= self.guidance < inf:
+            yield f"guidance is {self.guidance}; it must be finite and not negative"
+        yield from _of_network(self.config)
+
 
 @dataclass(frozen=True)
 class ClassifierOptions:
@@ -82,6 +92,16 @@ class ClassifierOptions:
         """What the architecture is built with, beside channels and classes, where it is not the usual."""
         given = {"widths": self.widths, "mirror": self.mirror or None}
         return {key: value for key, value in given.items() if value is not None}
+
+    def problems(self) -> Iterator[str]:
+        for key in ("shift", "cutout"):
+            if getattr(self, key) < 0:
+                yield f"{key} is {getattr(self, key)}; it must not be negative"
+        if not 0 <= self.label_smoothing < 1:
+            yield f"label_smoothing is {self.label_smoothing}; it must be in [0, 1)"
+        if self.widths is not None and not (len(self.widths) > 1 and min(self.widths) >= 1):
+            yield "widths must be two numbers or more, from 1 up"
+        yield from _of_budget(self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -115,6 +135,25 @@ class PairOptions:
     share: float = 1.0
     average: float = 0.0
 
+    def problems(self) -> Iterator[str]:
+        if not 0 <= self.noise <= 255:
+            yield f"noise is {self.noise}; it must be from 0 to 255"
+        if self.steps < 1:
+            yield f"steps is {self.steps}; it must be at least 1"
+        if not 0 < self.step <= 2:
+            yield f"step is {self.step}; it must lie above 0 and at most at 2"
+        if not 0 < self.share <= 1:
+            yield f"share is {self.share}; it must lie above 0 and at most at 1"
+        if not 0 <= self.average < 1:
+            yield f"average is {self.average}; it must be from 0 to below 1"
+        if self.attack == "none" and (self.sources or self.goal != "untargeted"):
+            yield "sources and goal need an attack"
+        if self.tuned and self.purifier == "none":
+            yield "tuned needs a purifier"
+        if not 0 <= self.fidelity < inf or (self.fidelity and not self.tuned):
+            yield f"fidelity is {self.fidelity}; it must be finite and not negative, and 0 without tuned"
+        yield from _of_budget(self.epsilon)
+
 
 @dataclass(frozen=True)
 class PixelCNNOptions:
@@ -126,6 +165,9 @@ class PixelCNNOptions:
 
     def config(self, image_channels: int) -> PixelCNNConfig:
         return PixelCNNConfig(image_channels=image_channels, **asdict(self))
+
+    def problems(self) -> Iterator[str]:
+        yield from _of_network(self.config)
 
 
 @dataclass(frozen=True)
@@ -141,6 +183,10 @@ class DenoiserOptions:
 
     def config(self, image_channels: int) -> DUNetConfig:
         return DUNetConfig(image_channels=image_channels, widths=self.widths)
+
+    def problems(self) -> Iterator[str]:
+        yield from _of_budget(self.epsilon)
+        yield from _of_network(self.config)
 
 
 @dataclass(frozen=True)
@@ -181,79 +227,44 @@ class Recipe:
     name: str = "custom"
 
     def __post_init__(self) -> None:
+        for problem in self.problems():
+            raise RequestError(f"recipe {self.name!r}: {problem}")
+
+    def problems(self) -> Iterator[str]:
+        """What is wrong with the settings: each in a sentence that names one, and what it may be."""
         if (self.steps is None) == (self.epochs is None):
-            raise RequestError(f"recipe {self.name!r}: give either steps or epochs")
+            yield "give either steps or epochs"
         for key in ("batch", "steps", "epochs", "interval", "validation_images", "crop"):
             value = getattr(self, key)
             if value is not None and value < 1:
-                raise RequestError(f"recipe {self.name!r}: {key} is {value}; it must be at least 1")
+                yield f"{key} is {value}; it must be at least 1"
         for key in ("learning_rate", "side_learning_rate", "final_learning_rate", "clip"):
             value = getattr(self, key)
             if value is not None and not 0 < value < inf:
-                raise RequestError(f"recipe {self.name!r}: {key} is {value}; it must be positive and finite")
+                yield f"{key} is {value}; it must be positive and finite"
         if not re.fullmatch(r"[\w.-]+", self.name) or self.name.startswith("."):
-            raise RequestError(f"recipe name {self.name!r} must be one word: it names a folder")
-        options = self.classifier
-        if not (min(options.shift, options.cutout) >= 0 and 0 <= self.weight_decay < inf):
-            raise RequestError(f"recipe {self.name!r}: shift, cutout and weight_decay must not be negative")
-        if not 0 <= options.label_smoothing < 1:
-            raise RequestError(f"recipe {self.name!r}: label_smoothing must be in [0, 1)")
-        if not 0 < self.purifier.gain < inf:
-            raise RequestError(f"recipe {self.name!r}: gain is {self.purifier.gain}; it must be positive")
-        if not (0 <= self.purifier.noise <= 255 and 0 <= self.purifier.guidance < inf):
-            raise RequestError(
-                f"recipe {self.name!r}: noise is {self.purifier.noise}, guidance {self.purifier.guidance}; "
-                "noise must be from 0 to 255, guidance finite and not negative"
-            )
-        if self.purifier.guides and self.crop:
-            raise RequestError(f"recipe {self.name!r}: guides judge whole images; leave out crop")
-        pair = self.pair
-        if not (0 <= pair.noise <= 255 and pair.steps >= 1 and 0 < pair.step <= 2):
-            raise RequestError(
-                f"recipe {self.name!r}: pair.noise is {pair.noise}, pair.steps {pair.steps}, pair.step "
-                f"{pair.step}; noise must be from 0 to 255, steps at least 1, step above 0 and at most 2"
-            )
-        if not (0 < pair.share <= 1 and 0 <= pair.average < 1):
-            raise RequestError(
-                f"recipe {self.name!r}: pair.share is {pair.share}, pair.average {pair.average}; "
-                "share must lie above 0 and at most at 1, average from 0 to below 1"
-            )
-        if self.trains == "pair" and (options.purifier, options.adversarial) != ("none", "none"):
-            raise RequestError(
-                f"recipe {self.name!r}: a pair has its own purifier and attack: pair.purifier, pair.attack"
-            )
-        if self.trains != "pair" and pair != PairOptions():
-            raise RequestError(f"recipe {self.name!r}: settings of a pair need trains: pair")
-        if pair.attack == "none" and (pair.sources or pair.goal != "untargeted"):
-            raise RequestError(f"recipe {self.name!r}: pair.sources and pair.goal need a pair.attack")
-        if pair.tuned and pair.purifier == "none":
-            raise RequestError(f"recipe {self.name!r}: pair.tuned needs a pair.purifier")
-        if not 0 <= pair.fidelity < inf or (pair.fidelity and not pair.tuned):
-            raise RequestError(
-                f"recipe {self.name!r}: pair.fidelity is {pair.fidelity}; it must be finite and not "
-                "negative, and 0 without pair.tuned"
-            )
+            yield f"name is {self.name!r}; it must be one word: it names a folder"
+        if not 0 <= self.weight_decay < inf:
+            yield f"weight_decay is {self.weight_decay}; it must be finite and not negative"
         if not 0 <= self.warmup < 1:
-            raise RequestError(f"recipe {self.name!r}: warmup is {self.warmup}; it must be in [0, 1)")
+            yield f"warmup is {self.warmup}; it must be in [0, 1)"
         if self.schedule == "exponential" and not self.final_learning_rate:
-            raise RequestError(f"recipe {self.name!r}: schedule exponential needs a final_learning_rate")
+            yield "schedule exponential needs a final_learning_rate"
         if not 0 <= self.seed < 2**62:
-            raise RequestError(f"recipe {self.name!r}: seed is {self.seed}; it must lie between 0 and 2^62")
-        if options.widths is not None and not (len(options.widths) > 1 and min(options.widths) >= 1):
-            raise RequestError(
-                f"recipe {self.name!r}: classifier.widths must be two numbers or more, from 1 up"
-            )
-        for epsilon in (options.epsilon, self.denoiser.epsilon, pair.epsilon):
-            if not 0 < epsilon <= 255:
-                raise RequestError(
-                    f"recipe {self.name!r}: epsilon is {epsilon}; it must lie above 0 and at most at 255"
-                )
-        try:
-            self.purifier.config(3)
-            self.pixelcnn.config(3)
-            self.denoiser.config(3)
-        except ValueError as error:
-            raise RequestError(f"recipe {self.name!r}: {error}") from error
+            yield f"seed is {self.seed}; it must lie between 0 and 2^62"
+        if self.purifier.guides and self.crop:
+            yield "guides judge whole images; leave out crop"
+        yield from self._pair_problems()
+        for group in ("purifier", "classifier", "pixelcnn", "denoiser", "pair"):
+            for problem in getattr(self, group).problems():
+                yield f"{group}.{problem}"
+
+    def _pair_problems(self) -> Iterator[str]:
+        alone = self.classifier.purifier, self.classifier.adversarial
+        if self.trains == "pair" and alone != ("none", "none"):
+            yield "a pair has its own purifier and attack: pair.purifier, pair.attack"
+        if self.trains != "pair" and self.pair != PairOptions():
+            yield "settings of a pair need trains: pair"
 
     def total_steps(self, images: int) -> int:
         """Optimiser steps of the whole training on a data set of `images` images."""
@@ -268,6 +279,19 @@ class Recipe:
         if self.trains != "pair":  # runs from before there were pairs stay what they were
             del settings["pair"]
         return settings
+
+
+def _of_budget(epsilon: float) -> Iterator[str]:
+    if not 0 < epsilon <= 255:
+        yield f"epsilon is {epsilon}; it must lie above 0 and at most at 255"
+
+
+def _of_network(config: Callable[[int], object]) -> Iterator[str]:
+    """What the network's own settings say of themselves."""
+    try:
+        config(3)
+    except ValueError as error:
+        yield str(error)
 
 
 def recipe_names() -> list[str]:
