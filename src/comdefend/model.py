@@ -70,9 +70,10 @@ class ComDefendConfig:
             )
         if not (0 <= self.phi < inf and 0 <= self.lam < inf):
             raise ValueError(f"phi ({self.phi}) and lam ({self.lam}) must be finite and not negative")
-        for width in (*self.com_widths, *self.rec_widths):
+        named = [("com_widths", w) for w in self.com_widths] + [("rec_widths", w) for w in self.rec_widths]
+        for name, width in named:
             if not (isinstance(width, int) and 1 <= width <= 1024):
-                raise ValueError(f"a layer has {width!r} channels; they must lie between 1 and 1024")
+                raise ValueError(f"{name} holds {width!r}; numbers of channels must lie between 1 and 1024")
 
     @property
     def reach(self) -> int:
