@@ -7,6 +7,7 @@ one that adds most to it. Slow attacks go through the first.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -80,51 +81,34 @@ def white_box(
     `attacks` come with their budgets. `modes`, all of them on all images; where it is None those of the
     purifier, scanned where there are many images.
     """
-    random = is_random(purifier)
+    made = partial(_through_mode, classifier, name, purifier, draws=draws)
     tried = tuple(modes) if modes else gradient_modes(purifier)
-
-    def situation(attack: Attack, epsilon: float | None, mode: str, limit: int | None) -> Situation:
-        behind = draws if random else 1
-        if isinstance(attack, AutoAttack) and random:
-            attack = replace(attack, kind="rand", draws=1)  # the view draws
-        if isinstance(attack, PGD) and random:
-            attack = replace(attack, sure=SURE)
-        if isinstance(attack, BIM | PGD | MIFGSM) and not random:
-            attack = replace(attack, early=True)
-        return Situation(
-            AdaptiveView(classifier, purifier, mode=mode, draws=behind), (name,), attack,
-            ThreatModel(attack.norm, epsilon, "white-box"),
-            via=f"{mode}, {behind} draws" if behind > 1 else mode, limit=limit,
-        )  # fmt: skip
-
     chosen = list(attacks)
     budgets = list(dict.fromkeys((attack.norm, epsilon) for attack, epsilon in chosen))
     found: list[Situation] = []
     going: dict[Norm, tuple[str, ...]] = {"linf": tried, "l2": tried}
     if not modes and len(tried) > KEPT and images > ALL_MODES:
-        some = min(SCAN, images // 2)
         for norm in dict.fromkeys(norm for norm, _ in budgets):
-            probe = min((e for other, e in budgets if other == norm and e), default=None)
-            if probe is None:
+            # The smallest, where modes differ most: at a large budget many of them break everything.
+            epsilon = min((e for other, e in budgets if other == norm and e), default=None)
+            if epsilon is None:
                 continue
             scanned = {
-                mode: situation(SCANS[norm], probe, mode, FEWEST if mode == ESTIMATED else some)
+                mode: made(
+                    SCANS[norm], epsilon, mode, FEWEST if mode == ESTIMATED else min(SCAN, images // 2)
+                )
                 for mode in tried
             }
             found += scanned.values()
             left = {mode: scan(s) for mode, s in scanned.items()}
             going[norm] = best_together({m: shares for m, shares in left.items() if m != ESTIMATED})
-    for attack, epsilon in chosen:
+    for attack, budget in chosen:
         kept = going[attack.norm]
-        full = attack
-        if isinstance(attack, PGD):
-            full = replace(attack, restarts=max(len(LOSSES), attack.restarts), losses=LOSSES)
         for mode in kept[:1] if attack.slow and kept is not tried else kept:
-            limit = FEWEST if mode == ESTIMATED else FEW if attack.slow else None
-            if mode != ESTIMATED:
-                found.append(situation(full, epsilon, mode, limit))
-            elif isinstance(attack, PGD):
-                found.append(situation(attack, epsilon, mode, limit))
+            if mode == ESTIMATED:
+                found += [made(attack, budget, mode, FEWEST)] if isinstance(attack, PGD) else []
+            else:
+                found.append(made(_in_full(attack), budget, mode, FEW if attack.slow else None))
     if isinstance(purifier, Purifier) and type(purifier).surrogate is not Purifier.surrogate:
         target = Surrogate(classifier, purifier)
         found += [
@@ -135,6 +119,40 @@ def white_box(
             for norm, epsilon in budgets if norm == "linf"
         ]  # fmt: skip
     return found
+
+
+def _in_full(attack: Attack) -> Attack:
+    """PGD with a restart at least for each loss; any other attack as it is."""
+    if not isinstance(attack, PGD):
+        return attack
+    return replace(attack, restarts=max(len(LOSSES), attack.restarts), losses=LOSSES)
+
+
+def _through_mode(
+    classifier: nn.Module,
+    name: str,
+    purifier: nn.Module,
+    attack: Attack,
+    epsilon: float | None,
+    mode: str,
+    limit: int | None,
+    *,
+    draws: int,
+) -> Situation:
+    """One white-box attack through one gradient mode, in the form that suits a random defence, or none."""
+    random = is_random(purifier)
+    behind = draws if random else 1
+    if isinstance(attack, AutoAttack) and random:
+        attack = replace(attack, kind="rand", draws=1)  # the view draws
+    if isinstance(attack, PGD) and random:
+        attack = replace(attack, sure=SURE)
+    if isinstance(attack, BIM | PGD | MIFGSM) and not random:
+        attack = replace(attack, early=True)
+    return Situation(
+        AdaptiveView(classifier, purifier, mode=mode, draws=behind), (name,), attack,
+        ThreatModel(attack.norm, epsilon, "white-box"),
+        via=f"{mode}, {behind} draws" if behind > 1 else mode, limit=limit,
+    )  # fmt: skip
 
 
 def best_together(left: Mapping[str, Tensor]) -> tuple[str, ...]:
