@@ -17,7 +17,7 @@ from comdefend.errors import RequestError
 from comdefend.evaluation import Report, Result, ThreatModel, evaluate, read_results, write_results
 from comdefend.evaluation.adaptive import WORST, best_together, worst_cases
 from comdefend.evaluation.report import write_report
-from comdefend.evaluation.results import Knowledge, pack, unpack
+from comdefend.evaluation.results import KNOWLEDGE, Knowledge, pack, unpack
 from comdefend.evaluation.tables import counted, headlines
 from comdefend.purifiers import ComDefendPurifier, Purifier
 from tests.conftest import TinyClassifier, tiny_model
@@ -75,9 +75,13 @@ def test_headlines_hold_both_attackers_side_by_side(report: Report) -> None:
     assert ("0.5 l2", "tiny") in lines
 
 
-def test_an_adaptive_result_says_what_became_of_stored_images(report: Report) -> None:
-    white = [r for r in report.results if r.threat_model and r.threat_model.knowledge == "white-box"]
-    assert all(r.rounded is not None for r in white if r.attack != WORST)
+def test_results_say_what_became_of_stored_images(report: Report, tmp_path: Path) -> None:
+    attacked = [r for r in report.results if r.threat_model and r.attack != WORST]
+    assert {r.threat_model.knowledge for r in attacked if r.threat_model} == set(KNOWLEDGE)
+    assert all(r.rounded is not None and len(r.rounded_shares) == r.n for r in attacked)
+    page = write_report(report, tmp_path)["page"].read_text()
+    apart = any(round(r.accuracy, 3) != round((r.rounded or 0) / r.n, 3) for r in attacked)
+    assert ("in 8 bits)" in page) == apart
     assert all(r.rounded is None for r in report.results if r.threat_model is None)
 
 

@@ -147,7 +147,7 @@ def evaluate(
         room = PIXELS_AT_ONCE if request.alone and not others else PIXELS_THROUGH
         judge = Judge(
             network, defences, images, chosen, seed=seed, device=device,
-            batch=batch or max(1, min(100, room // (height * width))),
+            batch=batch or max(1, min(100, room // (height * width))), in_eight_bits=not request.alone,
         )  # fmt: skip
         ways: dict[str, tuple[str, ...]] = {}
         if request.modes and "white-box" in request.knowledge:

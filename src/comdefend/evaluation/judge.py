@@ -134,7 +134,11 @@ class Outcome:
 
 
 class Judge:
-    """One classifier, its defences by name, and the images that they are judged on."""
+    """One classifier, its defences by name, and the images that they are judged on.
+
+    `in_eight_bits`: adversarial images of a gray-box attacker are judged once more after rounding, as those of
+    an attacker who has the defence before him always are.
+    """
 
     def __init__(
         self,
@@ -146,7 +150,9 @@ class Judge:
         seed: int,
         batch: int,
         device: str,
+        in_eight_bits: bool = False,
     ) -> None:
+        self.in_eight_bits = in_eight_bits
         self.classifier, self.defences = classifier, defences
         self.data, self.chosen, self.labels = data, chosen, data.labels(chosen)
         self.seed, self.batch, self.device = seed, batch, device
@@ -265,7 +271,7 @@ class Judge:
             outcome.right[name].append(right.float().cpu())
             if situation.attack is None and not isinstance(self.defences[name], Identity):
                 outcome.psnr.setdefault(name, []).append(psnr(cleaned, clean).cpu())
-        if situation.adaptive:
+        if situation.adaptive or (situation.attack is not None and self.in_eight_bits):
             self._stored(outcome, images, truth, start)
         if situation.attack is not None:
             with self._drawn(start):
@@ -291,7 +297,7 @@ class Judge:
                 )
 
     def _stored(self, outcome: Outcome, images: Tensor, truth: Tensor, start: int) -> None:
-        """The images of an adaptive attack, rounded to 8 bits."""
+        """What is right of adversarial images that are stored as PNG: rounded to 8 bits."""
         rounded = stored(images)
         for name in outcome.situation.defences:
             outcome.rounded.setdefault(name, []).append(self.shares(name, rounded, truth, start))

@@ -159,6 +159,13 @@ def _checks(checks: Sequence[Check]) -> str:
     return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
+def _both(result: Result, results: Sequence[Result]) -> str:
+    """What is right of the adversarial images, and of the same stored in 8 bits where that differs."""
+    after = "" if result.rounded is None else f"{100 * result.rounded / result.n:.1f}"
+    before = f"{100 * result.accuracy:.1f}"
+    return counted(result, results) + (f" ({after} in 8 bits)" if after not in ("", before) else "")
+
+
 def _situations(results: Sequence[Result]) -> str:
     """Every attack on its own, with how many images it broke of the model that it was made on: one for all
     defences, or each defended classifier.
@@ -170,7 +177,7 @@ def _situations(results: Sequence[Result]) -> str:
         broke = ", ".join(f"{name} {count}" for name, count in fooled.items())
         if len(set(fooled.values())) == 1:
             broke = str(next(iter(fooled.values())))
-        cells = [counted(row.results[name], results) if name in row.results else "" for name in names]
+        cells = [_both(row.results[name], results) if name in row.results else "" for name in names]
         lines.append([*row.words(), broke, *cells])
     return _table([*HEADINGS, "broke", *(label(n) for n in names)], lines, len(HEADINGS))
 

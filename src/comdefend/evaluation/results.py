@@ -64,9 +64,9 @@ class Result:
     `fooled` counts the images that the attack turned on the model it was made on; `distance` is the median
     size of the perturbation over those, in the threat model's norm. `right` says which images are (see
     `pack`). A random defence judges every image several times: its `correct` is the sum of the shares of
-    draws that were right, and `repeats` tells more. An adaptive attack (any but gray-box) has more to
-    tell: `rounded` and `rounded_right`, the same after its images were rounded to 8 bits; `flags`,
-    what the attack itself warned of. Of the worst case over attacks `every` counts those images alone that
+    draws that were right, and `repeats` tells more. `rounded` and `rounded_right` are the same after the
+    attack's images were rounded to 8 bits (not measured where nobody knows more than the classifier);
+    `flags` are what the attack itself warned of. Of the worst case over attacks `every` counts those images alone that
     all attacks were given but for estimates and labels, where some were given fewer: how many they are, and
     how many are right. `settings` are the attack's,
     `defence_settings` what identifies the defence (for ComDefend the weights, their SHA-256, and what it
@@ -114,7 +114,7 @@ class Result:
 
     @property
     def rounded_shares(self) -> Tensor:
-        """The same after an adaptive attack's images were rounded to 8 bits."""
+        """The same after the attack's images were rounded to 8 bits."""
         return unpack(self.rounded_right, self.n)
 
 
