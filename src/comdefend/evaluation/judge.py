@@ -136,8 +136,8 @@ class Outcome:
 class Judge:
     """One classifier, its defences by name, and the images that they are judged on.
 
-    `in_eight_bits`: adversarial images of a gray-box attacker are judged once more after rounding, as those of
-    an attacker who has the defence before him always are.
+    `in_eight_bits`: adversarial images of a gray-box attacker are judged once more after rounding, as those
+    of an attacker who has the defence before him always are.
     """
 
     def __init__(

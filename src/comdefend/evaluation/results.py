@@ -66,12 +66,12 @@ class Result:
     `pack`). A random defence judges every image several times: its `correct` is the sum of the shares of
     draws that were right, and `repeats` tells more. `rounded` and `rounded_right` are the same after the
     attack's images were rounded to 8 bits (not measured where nobody knows more than the classifier);
-    `flags` are what the attack itself warned of. Of the worst case over attacks `every` counts those images alone that
-    all attacks were given but for estimates and labels, where some were given fewer: how many they are, and
-    how many are right. `settings` are the attack's,
-    `defence_settings` what identifies the defence (for ComDefend the weights, their SHA-256, and what it
-    computed in). `interval`: 95 %, Wilson. `fingerprint`: a hash of all that the number depends on, where
-    someone keeps results to not run them again.
+    `flags` are what the attack itself warned of. Of the worst case over attacks `every` counts those images
+    alone that all attacks were given but for estimates and labels, where some were given fewer: how many
+    they are, and how many are right. `settings` are the attack's, `defence_settings` what identifies
+    the defence (for ComDefend the weights, their SHA-256, and what it computed in). `interval`:
+    95 %, Wilson. `fingerprint`: a hash of all that the number depends on, where someone keeps results to not
+    run them again.
     """
 
     data: str
