@@ -18,6 +18,7 @@ Known break: the fast form may overfit to its single step all at once; validatio
 steps and so would show it.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -69,11 +70,13 @@ class Pair(nn.Module):
         purified: Tensor = self.purifier(images)
         return purified
 
-    def attacked(self, knowledge: str) -> nn.Module:
-        """What an attacker of that knowledge differentiates."""
+    def attacked(self, knowledge: str, modes: Sequence[str] = ()) -> list[nn.Module]:
+        """What an attacker of that knowledge differentiates: the pair in each of some modes, by default its
+        own, or the classifier alone.
+        """
         if knowledge == "gray-box" or self.purifier is None:
-            return self.classifier
-        return AdaptiveView(self.classifier, self.purifier, mode=self.mode)
+            return [self.classifier]
+        return [AdaptiveView(self.classifier, self.purifier, mode=mode) for mode in modes or (self.mode,)]
 
 
 class PairTraining(Training):
@@ -178,7 +181,8 @@ class PairTraining(Training):
 
     def _targets(self, pair: Pair) -> list[nn.Module]:
         """What is attacked: what an attacker sees of the pair, and the other classifiers."""
-        return [pair.attacked(self.options.knowledge), *(s.to(self.device) for s in self.sources)]
+        own = pair.attacked(self.options.knowledge, self.options.attack_modes)
+        return [*own, *(s.to(self.device) for s in self.sources)]
 
     def _attack(
         self, attack: PGD, target: nn.Module, images: Tensor, labels: Tensor, draw: int,
@@ -227,4 +231,7 @@ def _purifier(recipe: Recipe, data: ImageSet) -> ComDefendPurifier | None:
             f"{where}: pair.mode is {options.mode!r}, which passes no gradient to what is trained; "
             "straight-through, surrogate and tempered-200 (or another number) do"
         )
+    for mode in options.attack_modes:
+        if not found.knows(mode):
+            raise RequestError(f"{where}: pair.attack_modes has {mode!r}, which the purifier does not know")
     return found.requires_grad_(options.tuned)

@@ -115,7 +115,9 @@ class PairOptions:
     attacks `share` of every batch, in `steps` of `step` (a fraction of epsilon) from a random point within
     `epsilon` (in units of 1/255), with the `knowledge` of the classifier alone or of both; `goal`: away from
     the label ("untargeted"), or towards a class drawn for each image ("random"), which tells nothing of the
-    label. `sources`: references of other classifiers that are attacked in turn with this one. `average`:
+    label. `attack_modes`: gradient modes that a white-box attack takes in turn, since one who attacks the pair
+    later has the choice (none: `mode`). `sources`: references of other classifiers that are attacked in turn
+    with this one. `average`:
     how much of the running mean of the weights stays at each step; the mean is what is kept (0: the last
     weights are).
     """
@@ -128,6 +130,7 @@ class PairOptions:
     attack: Literal["none", "pgd"] = "none"
     knowledge: Literal["gray-box", "white-box"] = "white-box"
     goal: Literal["untargeted", "random"] = "untargeted"
+    attack_modes: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     epsilon: float = 8.0
     steps: int = 1
@@ -148,6 +151,8 @@ class PairOptions:
             yield f"average is {self.average}; it must be from 0 to below 1"
         if self.attack == "none" and (self.sources or self.goal != "untargeted"):
             yield "sources and goal need an attack"
+        if self.attack_modes and (self.attack, self.knowledge) != ("pgd", "white-box"):
+            yield "attack_modes are a white-box attack's"
         if self.tuned and self.purifier == "none":
             yield "tuned needs a purifier"
         if not 0 <= self.fidelity < inf or (self.fidelity and not self.tuned):
