@@ -23,6 +23,7 @@ from comdefend.data import ImageSet, load_data
 from comdefend.device import fast_dtype
 from comdefend.evaluation import evaluate, wilson
 from comdefend.evaluation.adaptive import WORST
+from comdefend.evaluation.checks.probe import known_to
 from comdefend.evaluation.reconstruction import reconstruction
 from comdefend.model import ComDefend, ComDefendConfig
 from comdefend.purifiers import ComDefendPurifier, load_purifier
@@ -66,8 +67,8 @@ def score_purifier(network: nn.Module, _: zoo.Facts, data: ImageSet, __: Path) -
 def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet, run: Path) -> dict[str, Any]:
     """Accuracy; of a classifier that saw purified images only, on purified images. Of one trained behind a
     purifier under attack also what it withstands, image by image, on a part of the images, before an attacker
-    who does not know the purifier and before one who does, in the gradient mode of the training alone: a
-    whole evaluation is benchmarks/robustness.py.
+    who does not know the purifier and before one who does, in the two gradient modes that break most of a
+    hundred images: a whole evaluation is benchmarks/robustness.py.
     """
     paired, reference = known.recipe.get("trains") == "pair", known.purifier
     if (run / PURIFIER).is_file():
@@ -88,8 +89,12 @@ def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet, run: 
     results = evaluate(
         network, {"pair": purifier} if name == "pair" else {}, data=data, attacks=ATTACKS,
         epsilons=epsilon / 255, protocols=["fixed"], knowledge=["gray-box", "white-box"], sources=sources,
-        modes=[known.recipe["pair"]["mode"]], checks=False, limit=ATTACKED, examples=0,
+        checks=False, limit=ATTACKED, examples=0,
     ).results  # fmt: skip
+    modes = {
+        r.via: None for r in results
+        if known_to(r, "white-box") and (r.attack, r.defence, r.n) == ("pgd", name, ATTACKED)
+    }  # fmt: skip
     worst = {
         r.threat_model.knowledge.replace("-", "_"): r
         for r in results if r.defence == name and r.attack == WORST and r.threat_model
@@ -99,7 +104,7 @@ def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet, run: 
         **{f"{level}_accuracy": found.accuracy for level, found in worst.items()},
         **{f"{level}_interval": found.interval for level, found in worst.items()},
         "attacked_images": ATTACKED, "epsilon": f"{epsilon}/255 linf", "attacks": list(ATTACKS),
-        "sources": sources, "mode": known.recipe["pair"]["mode"], "dtype": fast_dtype("cpu"),
+        "modes": list(modes), "sources": sources, "dtype": fast_dtype("cpu"),
     }  # fmt: skip
 
 

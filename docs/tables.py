@@ -118,7 +118,7 @@ def zoo_table() -> str:
 
 def pairs() -> str:
     """What shipped pairs reach, as the zoo's facts record it."""
-    heads = ("pair", "clean", "gray-box", "white-box, PGD in one mode", "images attacked", "purifier's PSNR")
+    heads = ("pair", "clean", "gray-box", "white-box, PGD", "images attacked", "purifier's PSNR")
     lines = []
     measured: list[dict[str, Any]] = []
     for name in zoo.names("classifier"):

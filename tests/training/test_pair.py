@@ -70,6 +70,21 @@ def test_both_are_trained_through_the_hard_code(tmp_path: Path, purifier: Path) 
     assert load_comdefend(str(tmp_path / "run" / "purifier.safetensors"))(images).shape == images.shape
 
 
+def test_attacks_in_other_modes_are_other_attacks(tmp_path: Path, purifier: Path) -> None:
+    reference = f"pair.purifier=comdefend:weights={purifier}"
+    kept: list[str] = []
+    for modes in ("[]", "[straight-through]", "[straight-through,tempered-2]"):
+        run = recipe(tmp_path, reference, "pair.tuned=true", f"pair.attack_modes={modes}")
+        facts = start(run, output=tmp_path / str(len(kept)), device="cpu")
+        assert facts is not None
+        kept.append(facts.sha256)
+    assert kept[0] == kept[1] != kept[2]
+    with pytest.raises(
+        RequestError, match=r"pair\.attack_modes has 'guess', which the purifier does not know"
+    ):
+        start(recipe(tmp_path, reference, "pair.attack_modes=[guess]"), output=tmp_path / "x", device="cpu")
+
+
 def test_a_resumed_pair_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path, purifier: Path) -> None:
     run = recipe(
         tmp_path, f"pair.purifier=comdefend:weights={purifier}", "pair.tuned=true", "pair.average=0.9"
@@ -95,7 +110,7 @@ def test_what_is_attacked_and_which_way_decides_what_is_learnt(tmp_path: Path) -
 
 
 def test_a_goal_without_an_attack_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"pair\.sources and pair\.goal need a pair\.attack"):
+    with pytest.raises(RequestError, match=r"pair\.sources and goal need an attack"):
         recipe(tmp_path, "pair.attack=none", "pair.goal=random")
 
 
@@ -120,18 +135,20 @@ def test_the_mean_of_the_weights_is_kept_where_it_is_asked_for(tmp_path: Path) -
         ),
         ("classifier.purifier=jpeg", "a pair has its own purifier and attack"),
         ("trains=classifier", "settings of a pair need trains: pair"),
-        ("pair.tuned=true", "pair.tuned needs a pair.purifier"),
-        ("pair.share=0", "pair.share is 0.0, pair.average 0.0; share must lie above 0"),
-        ("pair.average=1", "average from 0 to below 1"),
+        ("pair.tuned=true", "pair.tuned needs a purifier"),
+        ("pair.share=0", "pair.share is 0.0; it must lie above 0"),
+        ("pair.average=1", "pair.average is 1.0; it must be from 0 to below 1"),
         ("pair.fidelity=1", "and 0 without pair.tuned"),
-        ("pair.steps=0", "steps at least 1"),
+        ("pair.steps=0", "pair.steps is 0; it must be at least 1"),
         ("pair.sources=[fashion-mnist-resnet9]", "fashion-mnist-resnet9"),
-        ("pair.epsilon=0", "epsilon is 0.0; it must lie above 0"),
+        ("pair.epsilon=0", "pair.epsilon is 0.0; it must lie above 0"),
+        ("pair.knowledge=gray-box", "pair.attack_modes are a white-box attack's"),
     ],
 )
 def test_what_a_pair_cannot_be_trained_with_is_refused(tmp_path: Path, override: str, message: str) -> None:
+    modes = ["pair.attack_modes=[surrogate]"] if "attack_modes" in message else []
     with pytest.raises(RequestError, match=message):
-        start(recipe(tmp_path, override), output=tmp_path / "run", device="cpu")
+        start(recipe(tmp_path, override, *modes), output=tmp_path / "run", device="cpu")
     assert not (tmp_path / "run" / "weights.safetensors").exists()
 
 

@@ -115,9 +115,9 @@ class PairOptions:
     attacks `share` of every batch, in `steps` of `step` (a fraction of epsilon) from a random point within
     `epsilon` (in units of 1/255), with the `knowledge` of the classifier alone or of both; `goal`: away from
     the label ("untargeted"), or towards a class drawn for each image ("random"), which tells nothing of the
-    label. `attack_modes`: gradient modes that a white-box attack takes in turn, since one who attacks the pair
-    later has the choice (none: `mode`). `sources`: references of other classifiers that are attacked in turn
-    with this one. `average`:
+    label. `attack_modes`: gradient modes that a white-box attack takes in turn, since one who attacks the
+    pair later has the choice (none: `mode`). `sources`: references of other classifiers that are attacked in
+    turn with this one. `average`:
     how much of the running mean of the weights stays at each step; the mean is what is kept (0: the last
     weights are).
     """
