@@ -67,8 +67,8 @@ def score_purifier(network: nn.Module, _: zoo.Facts, data: ImageSet, __: Path) -
 def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet, run: Path) -> dict[str, Any]:
     """Accuracy; of a classifier that saw purified images only, on purified images. Of one trained behind a
     purifier under attack also what it withstands, image by image, on a part of the images, before an attacker
-    who does not know the purifier and before one who does, in the two gradient modes that break most of a
-    hundred images: a whole evaluation is benchmarks/robustness.py.
+    who does not know the purifier and before one who does, in the gradient mode that breaks most
+    of a hundred images and the one that adds most to it: a whole evaluation is benchmarks/robustness.py.
     """
     paired, reference = known.recipe.get("trains") == "pair", known.purifier
     if (run / PURIFIER).is_file():

@@ -123,6 +123,13 @@ def test_evaluate_writes_a_report_and_json(
     assert (tmp_path / "report" / "report.html").is_file()
 
 
+def test_a_wrong_request_loses_nothing_of_what_it_would_replace(tmp_path: Path) -> None:
+    (tmp_path / "parts.json").write_text("[]")
+    words = ["evaluate", "--classifier", "cifar10-resnet9-plain", "--data", "sample:cifar10"]
+    assert run(*words, "--attacks", "fgms", "--overwrite", "--output", tmp_path) == 2
+    assert (tmp_path / "parts.json").read_text() == "[]"
+
+
 def test_evaluate_replaces_an_evaluation_only_when_told_to(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,7 +184,8 @@ def test_evaluate_resumes_with_the_same_code_only(tmp_path: Path, capsys: pytest
     )
     words = [
         "evaluate", "--classifier", f"{net}:Net", "--data", "sample:cifar10", "--defences", "gaussian",
-        "--attacks", "none", "--limit", 40, "--output", tmp_path / "report", "--resume",
+        "--attacks", "fgsm,square:asked=2", "--knowledge", "gray-box,black-box", "--epsilons", 8,
+        "--limit", 40, "--output", tmp_path / "report", "--resume",
     ]  # fmt: skip
     found = []
     for text in (code, code, code.replace("+images", "- images")):
@@ -186,7 +194,8 @@ def test_evaluate_resumes_with_the_same_code_only(tmp_path: Path, capsys: pytest
         found.append(json.loads((tmp_path / "report" / "results.json").read_text()))
         assert ("all was run anew" in capsys.readouterr().err) == (len(found) == 3)
     assert found[0] == found[1]
-    assert {r["fingerprint"] for r in found[1]}.isdisjoint(r["fingerprint"] for r in found[2])
+    prints = [{r["fingerprint"] for r in results if r["attack"] != "worst case"} for results in found]
+    assert prints[1].isdisjoint(prints[2])
     assert found[1][0]["right"] != found[2][0]["right"]
 
 

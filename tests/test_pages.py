@@ -1,6 +1,7 @@
 """The generated pages of measurements that may not be there yet: on results made up for the test."""
 
 import json
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -8,7 +9,9 @@ from types import ModuleType
 import pytest
 import torch
 
+from comdefend.atomic import write_json
 from comdefend.evaluation import Result, wilson, write_results
+from comdefend.evaluation.checks import Check
 from comdefend.evaluation.results import ThreatModel, pack
 from tests.conftest import ROOT
 
@@ -109,3 +112,18 @@ def test_the_ablations_of_the_benchmark_are_those_of_the_page(monkeypatch: pytes
     assert list(benchmark.ABLATIONS) == list(load("ablations_page", monkeypatch).CHANGED)
     recipes = {name: benchmark.recipe_of(name) for name in benchmark.ABLATIONS}
     assert len({str(recipe.to_dict()) for recipe in recipes.values()}) == len(recipes)
+
+
+def test_an_evaluations_page_names_the_checks_that_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = load("robustness_page", monkeypatch)
+    assert page.evaluation(tmp_path, "mine") == "Not run yet."
+    (tmp_path / "mine").mkdir()
+    write_results(tmp_path / "mine" / "results.json", everything("own.safetensors", "it"))
+    failing = Check("it", "twice the steps", "fail", "9% after 20, 2% after 40", "weak", budget="8/255 linf")
+    for checks, strict in (([failing], "exits with 1 (it: twice the steps)"), ([], "exits with 0")):
+        write_json(tmp_path / "mine" / "checks.json", [asdict(check) for check in checks])
+        text = page.evaluation(tmp_path, "mine")
+        assert f"With `--strict` this evaluation {strict}" in text
+        assert ("| defence | check at 8/255 linf |  | found |" in text) == bool(checks)

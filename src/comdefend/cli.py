@@ -212,7 +212,7 @@ def evaluate(
     from comdefend.data import load_data
     from comdefend.device import keep_freed_memory
     from comdefend.evaluation import evaluate as run_evaluation
-    from comdefend.evaluation import keep_results, read_results
+    from comdefend.evaluation import keep_results, read_results, write_results
     from comdefend.evaluation.report import PARTS, RESULTS, make_folder, write_report
 
     keep_freed_memory()
@@ -232,8 +232,6 @@ def evaluate(
         raise RequestError(
             f"output {str(output)!r} holds an evaluation: --resume goes on with it, --overwrite begins anew"
         )
-    if overwrite:
-        parts.unlink(missing_ok=True)
     kept = [result for path in before for result in read_results(path)] if resume else []
     with _bar("evaluating", json_) as progress:
         report = run_evaluation(
@@ -251,7 +249,7 @@ def evaluate(
             l2_epsilons=[_number("l2_epsilon", text) for text in _list("l2_epsilons", l2_epsilons)],
             checks=checks,
             known=kept,
-            keep=partial(keep_results, parts),
+            keep=partial(keep_results if resume else write_results, parts),
             limit=limit,
             batch=batch,
             seed=seed,
@@ -260,7 +258,8 @@ def evaluate(
             examples=examples,
             progress=progress,
         )
-    if kept and not {r.fingerprint for r in kept} & {r.fingerprint for r in report.results}:
+    prints = {result.fingerprint for result in kept if result.fingerprint}
+    if prints and prints.isdisjoint(result.fingerprint for result in report.results):
         print(f"Nothing of what {str(output)!r} held fits these settings: all was run anew.", file=sys.stderr)
     _show_report(report, write_report(report, output), json_)
     failed = [check for check in report.checks if check.status == "fail"]

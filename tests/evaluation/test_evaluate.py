@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from comdefend.attacks import DeepFool, Goal
 from comdefend.data import ImageSet
 from comdefend.errors import RequestError
-from comdefend.evaluation import Report, evaluate, read_results
-from comdefend.evaluation.judge import REPEATS
+from comdefend.evaluation import Report, ThreatModel, evaluate, read_results
+from comdefend.evaluation.judge import REPEATS, Judge, Situation
 from comdefend.evaluation.report import write_report
 from comdefend.evaluation.tables import caption, label, percent, rows
 from comdefend.purifiers import ComDefendPurifier, Identity, Purifier
@@ -170,6 +170,18 @@ def test_what_an_attack_left_as_it_was_is_not_purified_again(sample: ImageSet) -
     assert torch.equal(of["once", 64 / 255].shares, of["again", 128 / 255].shares)
 
 
+def test_images_in_eight_bits_do_not_displace_those_that_were_purified(sample: ImageSet) -> None:
+    once, network = Counting(), TinyClassifier(classes=10).eval()
+    judge = Judge(
+        network, {"once": once}, sample, sample.pick(20, seed=0), seed=0, batch=7, device="cpu",
+        in_eight_bits=True,
+    )  # fmt: skip
+    for epsilon in (64 / 255, 128 / 255):
+        found = judge.run(Situation(network, ("once",), DeepFool(), ThreatModel("linf", epsilon)))
+        assert len(torch.cat(found.rounded["once"])) == 20
+    assert once.seen == 20 + 2 * 20  # the second budget's images are those of the first
+
+
 def test_a_stochastic_defence_repeats_itself_under_one_seed(sample: ImageSet) -> None:
     def run(seed: int) -> tuple[float | None, bool]:
         purifier = ComDefendPurifier(tiny_model(), noise=30.0)
@@ -261,7 +273,7 @@ class Sealed(TinyClassifier):
 
 
 def test_a_classifier_without_gradients_is_attacked_by_queries_alone(sample: ImageSet) -> None:
-    with pytest.raises(RequestError, match=r"hands no gradient back .* square and hopskipjump"):
+    with pytest.raises(RequestError, match=r"'Sealed': it hands no gradient back .* square and"):
         evaluate(Sealed(classes=10).eval(), Identity(), data=sample, limit=4)
     found = evaluate(
         Sealed(classes=10).eval(), "none", data=sample, limit=4, attacks="square:asked=20",

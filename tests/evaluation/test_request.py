@@ -25,6 +25,8 @@ def request(**changed: object) -> Request:
         ({"linf": ()}, "attack 'fgsm' needs a budget, and epsilons is empty"),
         ({"attacks": "pgd-l2", "linf": (), "sources": "cifar10-resnet9"}, "epsilons is empty"),
         ({"knowledge": ()}, "knowledge is empty"),
+        ({"protocols": ()}, "protocols is empty"),
+        ({"attacks": "deepfool"}, "no attack of deepfool has a form under protocol fixed"),
         ({"draws": 0}, "draws is 0"),
     ],
 )

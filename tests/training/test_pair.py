@@ -79,10 +79,9 @@ def test_attacks_in_other_modes_are_other_attacks(tmp_path: Path, purifier: Path
         assert facts is not None
         kept.append(facts.sha256)
     assert kept[0] == kept[1] != kept[2]
-    with pytest.raises(
-        RequestError, match=r"pair\.attack_modes has 'guess', which the purifier does not know"
-    ):
-        start(recipe(tmp_path, reference, "pair.attack_modes=[guess]"), output=tmp_path / "x", device="cpu")
+    blind = recipe(tmp_path, reference, "pair.attack_modes=[autograd]")
+    with pytest.raises(RequestError, match=r"attack_modes has 'autograd', which gives an attack no gradient"):
+        start(blind, output=tmp_path / "blind", device="cpu")
 
 
 def test_a_resumed_pair_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path, purifier: Path) -> None:
@@ -110,7 +109,7 @@ def test_what_is_attacked_and_which_way_decides_what_is_learnt(tmp_path: Path) -
 
 
 def test_a_goal_without_an_attack_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"pair\.sources and goal need an attack"):
+    with pytest.raises(RequestError, match=r"pair\.sources and pair\.goal need a pair\.attack"):
         recipe(tmp_path, "pair.attack=none", "pair.goal=random")
 
 
@@ -135,7 +134,7 @@ def test_the_mean_of_the_weights_is_kept_where_it_is_asked_for(tmp_path: Path) -
         ),
         ("classifier.purifier=jpeg", "a pair has its own purifier and attack"),
         ("trains=classifier", "settings of a pair need trains: pair"),
-        ("pair.tuned=true", "pair.tuned needs a purifier"),
+        ("pair.tuned=true", "pair.tuned needs a pair.purifier"),
         ("pair.share=0", "pair.share is 0.0; it must lie above 0"),
         ("pair.average=1", "pair.average is 1.0; it must be from 0 to below 1"),
         ("pair.fidelity=1", "and 0 without pair.tuned"),
@@ -143,6 +142,7 @@ def test_the_mean_of_the_weights_is_kept_where_it_is_asked_for(tmp_path: Path) -
         ("pair.sources=[fashion-mnist-resnet9]", "fashion-mnist-resnet9"),
         ("pair.epsilon=0", "pair.epsilon is 0.0; it must lie above 0"),
         ("pair.knowledge=gray-box", "pair.attack_modes are a white-box attack's"),
+        ("pair.steps=1", "pair.attack_modes need a pair.purifier"),
     ],
 )
 def test_what_a_pair_cannot_be_trained_with_is_refused(tmp_path: Path, override: str, message: str) -> None:

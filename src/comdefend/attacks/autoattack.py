@@ -71,12 +71,12 @@ class APGD(Attack):
     steps: int = 100
 
     def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
-        with torch.no_grad():
-            classes = model(images[:1]).shape[1]
-        parts = ["apgd-ce", "apgd-dlr"][: 1 if classes < 3 else 2]  # the ratio is that of three logits
-        made = _auto_attack(model, images, self, epsilon, version="custom", attacks=parts)
+        made = _auto_attack(model, images, self, epsilon, version="custom", attacks=["apgd-ce", "apgd-dlr"])
         made.apgd.n_restarts, made.apgd.n_iter = 1, self.steps
         made.apgd.n_iter_orig = self.steps
+        with torch.no_grad():
+            if model(images[:1]).shape[1] < 3:  # the ratio is that of three logits
+                made.attacks_to_run = ["apgd-ce"]
         return _run(made, images, goal)
 
 

@@ -142,7 +142,7 @@ def evaluate(
         for reference, module in {**elsewhere, name: network}.items():
             check_classifier(module, few, labels, name=reference, classes=images.class_count)
             if request.one_each(queries=False):
-                gradient(module, few, Goal(labels[:2].to(device)))
+                _check_gradient(module, few[:1], labels[:1].to(device), name=reference)
         height, width = images.array(chosen[0]).shape[:2]
         room = PIXELS_AT_ONCE if request.alone and not others else PIXELS_THROUGH
         judge = Judge(
@@ -162,6 +162,13 @@ def evaluate(
         found = _checked(run, request) if checks and clean and "white-box" in request.knowledge else []
         pictures = run.pictures()
     return Report(results, found, pictures, images.classes, tuple(notes))
+
+
+def _check_gradient(module: nn.Module, image: Tensor, label: Tensor, *, name: str) -> None:
+    try:
+        gradient(module, image, Goal(label))
+    except RequestError as error:
+        raise RequestError(f"classifier {name!r}: {error}") from error
 
 
 def _attack_all(
@@ -259,7 +266,7 @@ class _Run:
         title = situation.attack.title if situation.attack else "none"
         kept = [
             replace(self.known[p], attack=title, classifier=self.common["classifier"])
-            for p in prints.values() if p in self.known
+            for p in prints.values() if p in self.known and self._whole(situation, self.known[p])
         ]  # fmt: skip
         if len(kept) == len(prints):
             self.done += self.judge.count(situation.limit)
@@ -275,6 +282,10 @@ class _Run:
         self.results += kept
         if self.keep:
             self.keep(self.results)
+
+    def _whole(self, situation: Situation, known: Result) -> bool:
+        """Whether a kept result has all that is measured here: gray-box attackers alone leave less."""
+        return situation.attack is None or known.rounded is not None or not self.judge.in_eight_bits
 
     def pictures(self) -> list[Example]:
         """For each attacker and protocol, and each defence that he knows, the attack that left least."""

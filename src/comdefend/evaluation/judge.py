@@ -216,7 +216,7 @@ class Judge:
         """
         drawn = is_random(self.defences[name])
         votes = [
-            self.predict(self.classifier, self.purify(name, images, start + 7919 * draw)) == truth
+            self.predict(self.classifier, self._purified(name, images, start + 7919 * draw)) == truth
             for draw in (range(1, REPEATS + 1) if drawn else (0,))
         ]
         return torch.stack(votes).float().mean(0).cpu()

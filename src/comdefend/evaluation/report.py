@@ -155,7 +155,7 @@ def _checks(checks: Sequence[Check]) -> str:
         for check in checks
     )
     head = "".join(f"<th>{text}</th>" for text in ("defence", "check", "", "found, and what it means"))
-    title = f"<h2>Checks of the evaluation {made_at(checks)}</h2>"
+    title = f"<h2>{f'Checks of the evaluation {made_at(checks)}'.strip()}</h2>"
     return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from comdefend.attacks import ATTACKS, Attack, Norm, Protocol, check_protocol, find_attack
+from comdefend.attacks import ATTACKS, PROTOCOLS, Attack, Norm, Protocol, check_protocol, find_attack
 from comdefend.errors import RequestError
 from comdefend.evaluation.results import KNOWLEDGE, Knowledge
 from comdefend.references import split_list
@@ -68,6 +68,8 @@ class Request:
             raise RequestError(f"knowledge is empty; it must name some of {', '.join(KNOWLEDGE)}")
         for protocol in self.protocols:
             check_protocol(protocol)
+        if not self.protocols:
+            raise RequestError(f"protocols is empty; it must name some of {', '.join(PROTOCOLS)}")
         if (self.stand_ins or self.sources) and "gray-box" not in self.knowledge:
             raise RequestError("stand-ins and sources are a gray-box attacker's: knowledge must name him")
         self._check_budgets()
@@ -149,6 +151,11 @@ class Request:
                 raise RequestError(
                     f"knowledge {level} needs an attack that follows gradients, not {asking} alone"
                 )
+        if "gray-box" in self.knowledge and not self.by_protocol()[0]:
+            raise RequestError(
+                f"no attack of {', '.join(self.attacks)} has a form under protocol "
+                f"{', '.join(self.protocols)}"
+            )
         if (self.stand_ins or self.sources) and not self.linf:
             raise RequestError("stand-ins and sources are attacked under L-infinity, and epsilons is empty")
         for attack in follow + ask:

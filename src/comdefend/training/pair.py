@@ -232,6 +232,6 @@ def _purifier(recipe: Recipe, data: ImageSet) -> ComDefendPurifier | None:
             "straight-through, surrogate and tempered-200 (or another number) do"
         )
     for mode in options.attack_modes:
-        if not found.knows(mode):
-            raise RequestError(f"{where}: pair.attack_modes has {mode!r}, which the purifier does not know")
+        if mode == "autograd" or not found.knows(mode):
+            raise RequestError(f"{where}: pair.attack_modes has {mode!r}, which gives an attack no gradient")
     return found.requires_grad_(options.tuned)

@@ -1,7 +1,7 @@
 """A recipe: every setting of one training, read from YAML, checked before any work starts."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from importlib import resources
@@ -13,185 +13,17 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from comdefend.errors import RequestError
-from comdefend.model import COM_WIDTHS, REC_WIDTHS, ComDefendConfig
-from comdefend.purifiers.hgd import DUNetConfig
-from comdefend.purifiers.pixelcnn import PixelCNNConfig
+from comdefend.training.options import (
+    ClassifierOptions,
+    DenoiserOptions,
+    PairOptions,
+    PixelCNNOptions,
+    PurifierOptions,
+)
 from comdefend.zoo import Kind
 
 PRECISIONS = {"bfloat16": "bf16-mixed", "float32": "32-true"}
 """What a recipe calls a precision, and what Lightning calls it. Weights stay float32 in both."""
-
-
-@dataclass(frozen=True)
-class PurifierOptions:
-    """The purifier that is trained: the fields of `ComDefendConfig`, and how training starts.
-
-    `image_channels`: 1 or 3; by default what the data has. `gain`: see `ComCNN`. `noise`: up to so
-    much of it (in units of 1/255, each value up or down, as much in the whole image) is put on what is
-    compressed, while the clean image is asked for. `guides`: references of classifiers whose logits
-    of the purified image shall be those of the clean one, at the weight `guidance` beside the loss.
-    """
-
-    image_channels: int | None = None
-    bits: int = 12
-    phi: float = 20.0
-    lam: float = 1e-4
-    gain: float = 1.0
-    block: int = 1
-    com_widths: tuple[int, ...] = COM_WIDTHS
-    rec_widths: tuple[int, ...] = REC_WIDTHS
-    noise: float = 0.0
-    guides: tuple[str, ...] = ()
-    guidance: float = 0.01
-
-    def config(self, image_channels: int) -> ComDefendConfig:
-        return ComDefendConfig(
-            image_channels=image_channels if self.image_channels is None else self.image_channels,
-            bits=self.bits,
-            phi=self.phi,
-            lam=self.lam,
-            com_widths=self.com_widths,
-            rec_widths=self.rec_widths,
-            block=self.block,
-        )
-
-    def problems(self) -> Iterator[str]:
-        if not 0 < self.gain < inf:
-            yield f"gain is {self.gain}; it must be positive"
-        if not 0 <= self.noise <= 255:
-            yield f"noise is {self.noise}; it must be from 0 to 255"
-        if not 0 <= self.guidance < inf:
-            yield f"guidance is {self.guidance}; it must be finite and not negative"
-        yield from _of_network(self.config)
-
-
-@dataclass(frozen=True)
-class ClassifierOptions:
-    """The classifier that is trained, and what is done to its images and labels.
-
-    `shift`: images are moved by up to so many pixels, mirrored at the border. `flip`: mirrored left
-    to right in every second epoch. `cutout`: side of a grey square put at a random place (0: none).
-    `adversarial`: half of every batch is attacked so, at `epsilon` (in units of 1/255). `purifier`: a
-    reference; the network sees purified images only. `widths`, `mirror`: see `ResNet9`. `start`:
-    trained weights of the same architecture to begin with, by zoo name or path; otherwise random ones.
-    """
-
-    architecture: str = "resnet9"
-    start: str | None = None
-    label_smoothing: float = 0.0
-    shift: int = 0
-    flip: bool = False
-    cutout: int = 0
-    adversarial: Literal["none", "fgsm", "bim"] = "none"
-    epsilon: float = 8.0
-    purifier: str = "none"
-    widths: tuple[int, ...] | None = None
-    mirror: bool = False
-
-    def options(self) -> dict[str, Any]:
-        """What the architecture is built with, beside channels and classes, where it is not the usual."""
-        given = {"widths": self.widths, "mirror": self.mirror or None}
-        return {key: value for key, value in given.items() if value is not None}
-
-    def problems(self) -> Iterator[str]:
-        for key in ("shift", "cutout"):
-            if getattr(self, key) < 0:
-                yield f"{key} is {getattr(self, key)}; it must not be negative"
-        if not 0 <= self.label_smoothing < 1:
-            yield f"label_smoothing is {self.label_smoothing}; it must be in [0, 1)"
-        if self.widths is not None and not (len(self.widths) > 1 and min(self.widths) >= 1):
-            yield "widths must be two numbers or more, from 1 up"
-        yield from _of_budget(self.epsilon)
-
-
-@dataclass(frozen=True)
-class PairOptions:
-    """How a classifier (that of `ClassifierOptions`) is trained behind a purifier; see `pair.py`.
-
-    `purifier`: a reference of a comdefend to begin with, or "none". `tuned`: its networks are trained too,
-    through the hard code, whose gradient is that of `mode`, with the squared error of the purified against
-    the clean image at the weight `fidelity` beside the cross-entropy, so that it stays an image. `noise`:
-    as for `PurifierOptions`, before the attack, whose perturbation comes on top of it. `attack`: "pgd"
-    attacks `share` of every batch, in `steps` of `step` (a fraction of epsilon) from a random point within
-    `epsilon` (in units of 1/255), with the `knowledge` of the classifier alone or of both; `goal`: away from
-    the label ("untargeted"), or towards a class drawn for each image ("random"), which tells nothing of the
-    label. `attack_modes`: gradient modes that a white-box attack takes in turn, since one who attacks the
-    pair later has the choice (none: `mode`). `sources`: references of other classifiers that are attacked in
-    turn with this one. `average`:
-    how much of the running mean of the weights stays at each step; the mean is what is kept (0: the last
-    weights are).
-    """
-
-    purifier: str = "none"
-    tuned: bool = False
-    mode: str = "straight-through"
-    fidelity: float = 0.0
-    noise: float = 0.0
-    attack: Literal["none", "pgd"] = "none"
-    knowledge: Literal["gray-box", "white-box"] = "white-box"
-    goal: Literal["untargeted", "random"] = "untargeted"
-    attack_modes: tuple[str, ...] = ()
-    sources: tuple[str, ...] = ()
-    epsilon: float = 8.0
-    steps: int = 1
-    step: float = 1.25
-    share: float = 1.0
-    average: float = 0.0
-
-    def problems(self) -> Iterator[str]:
-        if not 0 <= self.noise <= 255:
-            yield f"noise is {self.noise}; it must be from 0 to 255"
-        if self.steps < 1:
-            yield f"steps is {self.steps}; it must be at least 1"
-        if not 0 < self.step <= 2:
-            yield f"step is {self.step}; it must lie above 0 and at most at 2"
-        if not 0 < self.share <= 1:
-            yield f"share is {self.share}; it must lie above 0 and at most at 1"
-        if not 0 <= self.average < 1:
-            yield f"average is {self.average}; it must be from 0 to below 1"
-        if self.attack == "none" and (self.sources or self.goal != "untargeted"):
-            yield "sources and goal need an attack"
-        if self.attack_modes and (self.attack, self.knowledge) != ("pgd", "white-box"):
-            yield "attack_modes are a white-box attack's"
-        if self.tuned and self.purifier == "none":
-            yield "tuned needs a purifier"
-        if not 0 <= self.fidelity < inf or (self.fidelity and not self.tuned):
-            yield f"fidelity is {self.fidelity}; it must be finite and not negative, and 0 without tuned"
-        yield from _of_budget(self.epsilon)
-
-
-@dataclass(frozen=True)
-class PixelCNNOptions:
-    """The PixelCNN that is trained: the fields of `PixelCNNConfig`."""
-
-    features: int = 48
-    layers: int = 6
-    mixtures: int = 5
-
-    def config(self, image_channels: int) -> PixelCNNConfig:
-        return PixelCNNConfig(image_channels=image_channels, **asdict(self))
-
-    def problems(self) -> Iterator[str]:
-        yield from _of_network(self.config)
-
-
-@dataclass(frozen=True)
-class DenoiserOptions:
-    """The denoiser that is trained, the `classifier` (a reference) that guides it, and the attack on it.
-
-    `epsilon`: the largest budget, in units of 1/255; each step draws one from a tenth of it up.
-    """
-
-    widths: tuple[int, ...] = (32, 64, 128)
-    classifier: str = "cifar10-resnet9-plain"
-    epsilon: float = 16.0
-
-    def config(self, image_channels: int) -> DUNetConfig:
-        return DUNetConfig(image_channels=image_channels, widths=self.widths)
-
-    def problems(self) -> Iterator[str]:
-        yield from _of_budget(self.epsilon)
-        yield from _of_network(self.config)
 
 
 @dataclass(frozen=True)
@@ -232,11 +64,12 @@ class Recipe:
     name: str = "custom"
 
     def __post_init__(self) -> None:
-        for problem in self.problems():
+        problem = next(self.problems(), None)
+        if problem:
             raise RequestError(f"recipe {self.name!r}: {problem}")
 
     def problems(self) -> Iterator[str]:
-        """What is wrong with the settings: each in a sentence that names one, and what it may be."""
+        """What is wrong with the settings, each thing in a sentence that says what is accepted."""
         if (self.steps is None) == (self.epochs is None):
             yield "give either steps or epochs"
         for key in ("batch", "steps", "epochs", "interval", "validation_images", "crop"):
@@ -283,20 +116,9 @@ class Recipe:
         settings = asdict(self)
         if self.trains != "pair":  # runs from before there were pairs stay what they were
             del settings["pair"]
+        elif not self.pair.attack_modes:
+            del settings["pair"]["attack_modes"]
         return settings
-
-
-def _of_budget(epsilon: float) -> Iterator[str]:
-    if not 0 < epsilon <= 255:
-        yield f"epsilon is {epsilon}; it must lie above 0 and at most at 255"
-
-
-def _of_network(config: Callable[[int], object]) -> Iterator[str]:
-    """What the network's own settings say of themselves."""
-    try:
-        config(3)
-    except ValueError as error:
-        yield str(error)
 
 
 def recipe_names() -> list[str]:

@@ -83,9 +83,10 @@ def asked(probe: Probe) -> Iterator[Check]:
     if not found or not any(known_to(r, "black-box") for r in probe.results):
         return
     clean = next(r for r in probe.bare if r.threat_model is None).shares
-    if not bool(clean.any()):
+    found = [r for r in found if bool(clean[: r.n].any())]  # where none is right there is nothing to break
+    if not found:
         return
-    left = {f"{r.attack} {r.via}".strip(): r.accuracy / max(float(clean[: r.n].mean()), 1e-12) for r in found}
+    left = {f"{r.attack} {r.via}".strip(): r.accuracy / float(clean[: r.n].mean()) for r in found}
     weak = [name for name, share in left.items() if share > 0.25]
     yield probe.line(
         "black-box attacks", "warn" if weak else "pass",
