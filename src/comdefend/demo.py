@@ -34,7 +34,7 @@ PARTS = (
         "cifar10-robust-resnet9", "comdefend:weights=cifar10-robust", ("fgsm", "bim"), ("fixed",), "robust",
         "The robust pair: a purifier of fewer bits and the classifier that was trained with it under attack, "
         "for the attacker who spends his whole budget. Neither part shows one who knows the purifier: "
-        "docs/robustness.md does.",
+        "docs/robust.md does.",
     ),
 )  # fmt: skip
 
