@@ -176,8 +176,7 @@ def test_shipped_pairs_reach_on_the_sample_what_is_recorded(name: str) -> None:
     found = evaluate(
         f"{name}-robust-resnet9", f"comdefend:weights={name}-robust", data=f"sample:{name}",
         attacks=scores["attacks"], epsilons=epsilon, protocols=["fixed"], knowledge=["gray-box", "white-box"],
-        modes=scores.get("modes") or [scores["mode"]],
-        sources=[s for s in scores["sources"] if ".py:" not in s],
+        modes=scores["modes"], sources=[s for s in scores["sources"] if ".py:" not in s],
         checks=False, limit=200, examples=0,
     ).results  # fmt: skip
     own = [r for r in found if r.defence != "none"]
