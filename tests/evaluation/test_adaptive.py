@@ -14,7 +14,7 @@ from comdefend.attacks import AutoAttack
 from comdefend.attacks.autoattack import LOGGER
 from comdefend.data import ImageSet
 from comdefend.errors import RequestError
-from comdefend.evaluation import Report, Result, ThreatModel, evaluate, read_results, write_results
+from comdefend.evaluation import Report, Result, ThreatModel, evaluate, read_results, wilson, write_results
 from comdefend.evaluation.adaptive import WORST, best_together, worst_cases
 from comdefend.evaluation.report import write_report
 from comdefend.evaluation.results import KNOWLEDGE, Knowledge, pack, unpack
@@ -80,7 +80,7 @@ def test_results_say_what_became_of_stored_images(report: Report, tmp_path: Path
     assert {r.threat_model.knowledge for r in attacked if r.threat_model} == set(KNOWLEDGE)
     assert all(r.rounded is not None and len(r.rounded_shares) == r.n for r in attacked)
     one = next(r for r in attacked if r.n == 12)
-    made = [replace(one, correct=9, rounded=rounded) for rounded in (9, 6)]
+    made = [replace(one, correct=9, interval=wilson(9, 12), rounded=rounded) for rounded in (9, 6)]
     pages = [write_report(Report([r]), tmp_path / str(k))["page"].read_text() for k, r in enumerate(made)]
     assert ["(50.0 in 8 bits)" in page for page in pages] == [False, True]
     assert all(r.rounded is None for r in report.results if r.threat_model is None)
