@@ -29,8 +29,9 @@ RIVALS = ("jpeg", "feature-squeezing")
 RANDOM = ("resize-pad",)
 """By themselves: each gradient and each verdict takes many draws."""
 
-# Square takes 2,000 queries instead of 5,000: through ComDefend each is a hundredth of a second and more.
-ATTACKS = "fgsm,pgd,pgd-l2,autoattack,square:asked=2000,hopskipjump"
+# PGD converges more slowly under L2. Square takes 2,000 queries instead of 5,000: through ComDefend each is
+# a hundredth of a second and more.
+ATTACKS = "fgsm,pgd,pgd-l2:steps=40,autoattack,square:asked=2000,hopskipjump"
 MORE = f"{ATTACKS},autoattack-l2"
 """Where PGD under L2 leaves something."""
 

@@ -1,6 +1,7 @@
 """The checks that an evaluation makes of itself: they pass where all is well, and catch what is not."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -248,6 +249,13 @@ def test_attacks_that_plain_pgd_surpasses_are_flagged(classifier: nn.Module, sam
     weak = checks(classifier, Identity(), sample, attacks=["bim:steps=1,step=0.01"], epsilons=[0.1])
     assert weak["attacks asked for"].status == "fail"
     assert "more broken by PGD (autograd)" in weak["attacks asked for"].figure
+
+
+def test_the_steps_that_were_asked_for_are_doubled(classifier: nn.Module, sample: ImageSet) -> None:
+    found = checks(classifier, Identity(), sample, attacks=["pgd:steps=1"], epsilons=[64 / 255])
+    line = found["twice the steps"]
+    assert line.status == "fail"
+    assert re.fullmatch("[0-9.]+% after 1, [0-9.]+% after 2", line.figure)
 
 
 def test_modes_that_were_left_out_are_tried(classifier: nn.Module, sample: ImageSet) -> None:

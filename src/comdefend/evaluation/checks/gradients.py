@@ -140,11 +140,12 @@ def budgets(probe: Probe) -> Iterator[Check]:
 
 
 def steps(probe: Probe) -> Iterator[Check]:
-    """Whether PGD had converged."""
-    once, twice = (probe.accuracy(probe.pgd(steps=n), probe.epsilon) for n in (20, 40))
+    """Whether PGD with the steps that were asked for had converged."""
+    counts = probe.steps, 2 * probe.steps
+    once, twice = (probe.accuracy(probe.pgd(steps=n), probe.epsilon) for n in counts)
     yield probe.line(
         "twice the steps", "pass" if not probe.more(once, twice) else "fail",
-        f"{once:.1%} after 20, {twice:.1%} after 40",
+        f"{once:.1%} after {counts[0]}, {twice:.1%} after {counts[1]}",
         "an attack that twice the steps make stronger had not converged "
         f"(as far as {len(probe.images)} images tell)",
     )  # fmt: skip

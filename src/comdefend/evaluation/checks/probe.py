@@ -9,13 +9,16 @@ from torch import Tensor
 
 from comdefend.attacks import PGD, PGDL2, Attack, Norm
 from comdefend.attacks.adaptive import ESTIMATED, AdaptiveView
-from comdefend.evaluation.adaptive import SURE, WORST, worst_cases
+from comdefend.evaluation.adaptive import SCANS, SURE, WORST, worst_cases
 from comdefend.evaluation.judge import Judge, Situation
 from comdefend.evaluation.results import Knowledge, Result, ThreatModel
 from comdefend.purifiers import is_random
 
 POINT = 0.01
 """One point of accuracy. A difference of one image is never held against an attack."""
+
+STEPS = 20
+"""Of the checks' own PGD, at least."""
 
 NOBODY = "no image withstood, so there is nothing to test"
 
@@ -74,8 +77,8 @@ class Probe:
     """One defence under one norm, at the budget `epsilon` (L-infinity: a fraction); `results` are those of
     the evaluation, which must know white-box attacks on it.
 
-    `mode` is the gradient mode that broke most, `tried` are all that were tried; `images` and `labels` are
-    the first of the evaluation.
+    `mode` is the gradient mode that broke most, `tried` are all that were tried; `steps` are those of the PGD
+    that was asked for; `images` and `labels` are the first of the evaluation.
     """
 
     def __init__(
@@ -106,6 +109,8 @@ class Probe:
         most = max((r.n for r in here), default=0)
         followed = [r for r in here if r.n == most]
         self.mode = mode_of(min(followed, key=lambda r: r.accuracy)) if followed else "autograd"
+        asked = [r for r in here if r.attack.startswith("pgd") and r.attack != SCANS[norm].title]
+        self.steps = max((int(r.settings.get("steps", 0)) for r in asked), default=0) or STEPS
         self.known: dict[tuple[object, ...], Tensor] = {}
         images = [(i, t) for _, i, t in judge.batches(self.sizes.images)]
         self.images, self.labels = (torch.cat(part) for part in zip(*images, strict=True))
@@ -146,8 +151,11 @@ class Probe:
             found.append(self.judge.shares(self.name, at, labels, part[0]))
         return torch.cat(found)
 
-    def pgd(self, *, steps: int = 20, restarts: int = 1) -> PGD:
-        """The margin first, which no saturated probability can stop."""
+    def pgd(self, *, steps: int | None = None, restarts: int = 1) -> PGD:
+        """The margin first, which no saturated probability can stop; by default with no fewer steps than the
+        PGD that was asked for.
+        """
+        steps = steps or max(STEPS, self.steps)
         kind = PGDL2 if self.norm == "l2" else PGD
         return kind(
             steps=steps, step=0.125, restarts=restarts, losses=("margin", "cross-entropy", "dlr"),
