@@ -16,11 +16,11 @@ from pathlib import Path
 
 from comdefend.cli import main as comdefend
 from comdefend.device import fast_dtype
+from comdefend.evaluation import kept_results
 from comdefend.evaluation.report import PARTS
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import ROOT, THIRD_PARTY, official
-from withstood import kept
 
 RESULTS = ROOT / "docs" / "results" / "robustness"
 
@@ -72,7 +72,7 @@ class Evaluation:
 
 def begun_in(folder: Path) -> str | None:
     """What purifiers of an unfinished evaluation computed in, as the rest must; None if it does not say."""
-    settings = [result.defence_settings for result in kept(folder / PARTS)]
+    settings = [result.defence_settings for result in kept_results(folder / PARTS)]
     return next((str(found["dtype"]) for found in settings if "dtype" in found), None)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from comdefend import provenance, zoo
 from comdefend.data import load_data
-from comdefend.evaluation import Result, evaluate, keep_results, read_results, write_results
+from comdefend.evaluation import Result, evaluate, keep_results, kept_results, write_results
 from comdefend.evaluation.reconstruction import reconstruction
 from comdefend.paper.trainings import run_folder, weights_in
 from comdefend.purifiers import load_comdefend
@@ -49,7 +49,7 @@ def withstood(network: str, purifier: str, *, sources: Sequence[str], file: Path
     """
     judged = partial(
         evaluate, network, [] if purifier == "none" else purifier, data="cifar10", protocols=["fixed"],
-        examples=0, checks=False, known=kept(file), keep=partial(keep_results, file), progress=_tell,
+        examples=0, checks=False, known=kept_results(file), keep=partial(keep_results, file), progress=_tell,
     )  # fmt: skip
     reports = (
         judged(attacks=["fgsm", "bim", "pgd", "mi-fgsm"], epsilons=EPSILONS, sources=sources, limit=IMAGES),
@@ -75,11 +75,6 @@ def facts_of(weights: Path) -> dict[str, Any]:
         "recipe": facts.recipe, "psnr": psnr.psnr, "interval": psnr.interval, "images": psnr.images,
         "seed": 0, **provenance.made(),
     }  # fmt: skip
-
-
-def kept(file: Path) -> list[Result]:
-    """The results in a file, none where there is no file yet."""
-    return read_results(file) if file.is_file() else []
 
 
 def _tell(done: int, total: int, text: str) -> None:

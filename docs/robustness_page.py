@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pages import origin, table_of
 
-from comdefend.evaluation import Result, read_results
+from comdefend.evaluation import Result, kept_results
 from comdefend.evaluation.adaptive import WORST, worst_of
 from comdefend.evaluation.checks import Check, made_at
 from comdefend.evaluation.tables import caption, counted, label, percent, rows
@@ -78,8 +78,7 @@ def _worst(clean: Result, results: list[Result], knowledge: str, protocol: str |
 
 def _results(folder: Path, name: str) -> list[Result]:
     """The results of an evaluation, or none where it was not run yet."""
-    path = folder / name / "results.json"
-    return read_results(path) if path.is_file() else []
+    return kept_results(folder / name / "results.json")
 
 
 def evaluation(folder: Path, name: str) -> str:

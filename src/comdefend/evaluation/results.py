@@ -187,8 +187,13 @@ def write_results(path: Path, results: Sequence[Result]) -> None:
 def keep_results(path: Path, results: Sequence[Result]) -> None:
     """Into the file, beside what it holds of other situations: an interruption loses none of either."""
     prints = {result.fingerprint for result in results}
-    others = [r for r in read_results(path) if r.fingerprint not in prints] if path.is_file() else []
+    others = [r for r in kept_results(path) if r.fingerprint not in prints]
     write_results(path, [*results, *others])
+
+
+def kept_results(path: Path) -> list[Result]:
+    """What `keep_results` left in a file; nothing where there is no file yet."""
+    return read_results(path) if path.is_file() else []
 
 
 def read_results(path: Path) -> list[Result]:

@@ -18,7 +18,7 @@ from comdefend.attacks import Attack, Protocol, check_protocol, find_attack
 from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import ImageSet, load_data
 from comdefend.errors import RequestError
-from comdefend.evaluation import Result, evaluate, read_results, write_results
+from comdefend.evaluation import Result, evaluate, kept_results, read_results, write_results
 from comdefend.evaluation.fingerprint import digest, fingerprint
 from comdefend.factory import is_factory
 from comdefend.paper.numbers import ACCURACY_TABLES, AccuracyTable, Row
@@ -85,7 +85,7 @@ def run_table(
     missing = lab.prepare(table, rows[:2])
     cells = [cell for cell in cells_of(table, settings) if cell.row not in missing]
     file = output / f"{table.name}.json"
-    known = read_results(file) if file.is_file() else []
+    known = kept_results(file)
     beside = list(_of_other_tables(table, output))
     done: dict[Cell, Result] = {}
     for cell in cells:
