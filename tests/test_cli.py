@@ -249,6 +249,11 @@ def test_models_lists_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:
         (["convert", "a.npy", "b.npy", "--output", "c.bin"], "must end in .safetensors"),
         (["convert", "a.npy", "b.npy", "--output", "c.safetensors"], "there is no such file"),
         (["purfy"], "No such command"),
+        ([], ""),
+        (["evaluate", "--classifier", "here.png", "--data", "sample:cifar10"], "ends in .safetensors"),
+        (["evaluate", "--classifier", "x", "--data", "y", "--output", "here.png"], "it is a file"),
+        (["purify", "../text.png", "-o", "out.png", "--purifier", "none"], "is not an image"),
+        (["train", "folder"], "give data=PATH"),
         (["purify", "", "-o", "out"], "an empty name"),
         (["purify", ".", "-o", "out", "--device", "nowhere"], "device 'nowhere' cannot be used"),
         (["train", "cifar10", "steps=["], "the value is no YAML"),
@@ -286,11 +291,12 @@ def test_wrong_requests_exit_with_2_and_one_line(
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     Image.new("RGB", (3, 3)).save(tmp_path / "work" / "here.png")
+    (tmp_path / "text.png").write_text("no image")
     assert run(*arguments) == 2
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
-    assert [p.name for p in (tmp_path / "work").iterdir() if p.name != "comdefend-report"] == ["here.png"]
+    assert [p.name for p in (tmp_path / "work").iterdir()] == ["here.png"]
 
 
 def test_work_that_fails_exits_with_1(

@@ -177,7 +177,7 @@ def test_shipped_pairs_reach_on_the_sample_what_is_recorded(name: str) -> None:
         f"{name}-robust-resnet9", f"comdefend:weights={name}-robust", data=f"sample:{name}",
         attacks=scores["attacks"], epsilons=epsilon, protocols=["fixed"], knowledge=["gray-box", "white-box"],
         modes=scores["modes"], sources=[s for s in scores["sources"] if ".py:" not in s],
-        checks=False, limit=200, examples=0,
+        checks=False, limit=100, examples=0,
     ).results  # fmt: skip
     own = [r for r in found if r.defence != "none"]
 

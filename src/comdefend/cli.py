@@ -31,7 +31,8 @@ from rich.progress import (
 from rich.text import Text
 
 import comdefend
-from comdefend.errors import RequestError, WorkError
+from comdefend.atomic import output_folder
+from comdefend.errors import RequestError, WorkError, check_extra
 from comdefend.references import split_list
 
 app = typer.Typer(
@@ -40,12 +41,16 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 screen = Console(stderr=True)
 
 _INTERRUPTED = 130
 """What typer returns after Ctrl-C."""
+
+_EVALUATING = ("datasets", "foolbox", "matplotlib")
+"""What an evaluation with its report imports beside what is always there."""
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
@@ -64,6 +69,7 @@ def demo(
     """
     from comdefend.demo import run_demo
 
+    check_extra("evaluate", *_EVALUATING, feature="the demo")
     with _bar("demo", json_) as progress:
         made = run_demo(output, limit=limit, progress=progress)
     if json_:
@@ -87,7 +93,9 @@ def purify(
     format: Annotated[str | None, typer.Option(help="png, webp, tiff, bmp (without loss) or jpg.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Skip inputs whose output exists.")] = False,
-    dtype: Annotated[str, typer.Option(help="float32, or bfloat16: faster where supported.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="float32; bfloat16 or float16: faster where supported.")
+    ] = "float32",
     device: Device = "cpu",
     json_: Json = False,
 ) -> None:
@@ -121,7 +129,7 @@ def purify(
     else:
         screen.print(f"{outcome.written} purified, {outcome.skipped} skipped, {len(outcome.failures)} failed")
     if outcome.failures:
-        raise typer.Exit(1)
+        raise typer.Exit(2 if outcome.refused == len(jobs) else 1)
 
 
 @app.command()
@@ -154,7 +162,9 @@ def train(
 def evaluate(
     classifier: Annotated[str, typer.Option(help="Zoo name, weights file, or PATH.py:FACTORY.")],
     data: Annotated[str, typer.Option(help="cifar10, fashion-mnist, mnist, a path, hf:..., sample:...")],
-    defences: Annotated[list[str] | None, typer.Option(help="Purifiers by reference; repeatable.")] = None,
+    defences: Annotated[
+        list[str] | None, typer.Option(help="Purifiers by reference, comma-separated; repeatable.")
+    ] = None,
     attacks: Annotated[
         str,
         typer.Option(help="Comma-separated, with settings as in bim:steps=50; none: clean accuracy only."),
@@ -202,7 +212,7 @@ def evaluate(
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Annotated[
-        str, typer.Option(help="What the purifiers compute in: float32 or bfloat16.")
+        str, typer.Option(help="What the purifiers compute in: float32, bfloat16, float16.")
     ] = "float32",
     examples: Annotated[int, typer.Option(min=0, help="Images in each picture of the report.")] = 8,
     output: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("comdefend-report"),
@@ -213,55 +223,60 @@ def evaluate(
     from comdefend.device import keep_freed_memory
     from comdefend.evaluation import evaluate as run_evaluation
     from comdefend.evaluation import keep_results, read_results, write_results
-    from comdefend.evaluation.report import PARTS, RESULTS, make_folder, write_report
+    from comdefend.evaluation.report import PARTS, RESULTS, write_report
 
+    check_extra("evaluate", *_EVALUATING, feature="an evaluation")
     keep_freed_memory()
     known = _list("knowledge", knowledge)
     if strict and ("white-box" not in known or not checks):
         raise RequestError("--strict needs --knowledge white-box and --checks: nothing is checked without")
     budgets = [_epsilon(text) for text in _list("epsilons", epsilons)]
     names, protocols = _list("attacks", attacks), _list("protocol", protocol)
-    make_folder(output)
-    parts = output / PARTS
-    before = [path for path in (parts, output / RESULTS) if path.is_file()]
-    if resume and overwrite:
-        raise RequestError(
-            "--resume goes on with an evaluation and --overwrite begins anew: give one of them"
-        )
-    if before and not (resume or overwrite):
-        raise RequestError(
-            f"output {str(output)!r} holds an evaluation: --resume goes on with it, --overwrite begins anew"
-        )
-    kept = [result for path in before for result in read_results(path)] if resume else []
-    with _bar("evaluating", json_) as progress:
-        report = run_evaluation(
-            classifier,
-            defences or ["comdefend"],
-            data=load_data(data).sized(size) if size else data,
-            attacks=names,
-            epsilons=budgets,
-            protocols=protocols,  # type: ignore[arg-type]
-            knowledge=known,  # type: ignore[arg-type]
-            modes=_list("modes", modes) if modes else None,
-            draws=draws,
-            stand_ins=stand_ins or [],
-            sources=sources or [],
-            l2_epsilons=[_number("l2_epsilon", text) for text in _list("l2_epsilons", l2_epsilons)],
-            checks=checks,
-            known=kept,
-            keep=partial(keep_results if resume else write_results, parts),
-            limit=limit,
-            batch=batch,
-            seed=seed,
-            device=device,
-            dtype=dtype,
-            examples=examples,
-            progress=progress,
-        )
-    prints = {result.fingerprint for result in kept if result.fingerprint}
-    if prints and prints.isdisjoint(result.fingerprint for result in report.results):
-        print(f"Nothing of what {str(output)!r} held fits these settings: all was run anew.", file=sys.stderr)
-    _show_report(report, write_report(report, output), json_)
+    with output_folder(output):
+        parts = output / PARTS
+        before = [path for path in (parts, output / RESULTS) if path.is_file()]
+        if resume and overwrite:
+            raise RequestError(
+                "--resume goes on with an evaluation and --overwrite begins anew: give one of them"
+            )
+        if before and not (resume or overwrite):
+            raise RequestError(
+                f"output {str(output)!r} holds an evaluation: --resume goes on with it, "
+                "--overwrite begins anew"
+            )
+        kept = [result for path in before for result in read_results(path)] if resume else []
+        with _bar("evaluating", json_) as progress:
+            report = run_evaluation(
+                classifier,
+                _lists("defences", defences) or ["comdefend"],
+                data=load_data(data).sized(size) if size else data,
+                attacks=names,
+                epsilons=budgets,
+                protocols=protocols,  # type: ignore[arg-type]
+                knowledge=known,  # type: ignore[arg-type]
+                modes=_list("modes", modes) if modes else None,
+                draws=draws,
+                stand_ins=_lists("stand-ins", stand_ins),
+                sources=sources or [],
+                l2_epsilons=[_number("l2_epsilon", text) for text in _list("l2_epsilons", l2_epsilons)],
+                checks=checks,
+                known=kept,
+                keep=partial(keep_results if resume else write_results, parts),
+                limit=limit,
+                batch=batch,
+                seed=seed,
+                device=device,
+                dtype=dtype,
+                examples=examples,
+                progress=progress,
+            )
+        prints = {result.fingerprint for result in kept if result.fingerprint}
+        if prints and prints.isdisjoint(result.fingerprint for result in report.results):
+            print(
+                f"Nothing of what {str(output)!r} held fits these settings: all was run anew.",
+                file=sys.stderr,
+            )
+        _show_report(report, write_report(report, output), json_)
     failed = [check for check in report.checks if check.status == "fail"]
     if strict and failed:
         raise WorkError(
@@ -287,13 +302,12 @@ def reproduce(
     seed: Seed = 0,
     device: Device = "cpu",
     dtype: Annotated[
-        str, typer.Option(help="What the purifiers compute in: float32 or bfloat16.")
+        str, typer.Option(help="What the purifiers compute in: float32, bfloat16, float16.")
     ] = "float32",
     output: Annotated[Path, typer.Option(help="Folder of the results files.")] = Path("reproduction"),
     json_: Json = False,
 ) -> None:
     """Run experiments of the paper again, ours beside its numbers; what is in the output is not run twice."""
-    from comdefend.evaluation.report import make_folder
     from comdefend.paper import check_experiment
     from comdefend.paper.experiments import run
     from comdefend.paper.settings import Settings
@@ -311,16 +325,16 @@ def reproduce(
         device=device,
         dtype=dtype,
     )
-    make_folder(output)
     documents = []
-    for name in names:
-        with _bar(name, json_) as progress:
-            parts = run(name, settings, output=output, bar=lambda _: progress)
-        for part in parts:
-            documents.append({"name": part.name, "files": [str(f) for f in part.files], **part.origin})
-            if not json_:
-                _show_grids(part)
-                print(f"Results: {', '.join(str(file) for file in part.files)}")
+    with output_folder(output):
+        for name in names:
+            with _bar(name, json_) as progress:
+                parts = run(name, settings, output=output, bar=lambda _: progress)
+            for part in parts:
+                documents.append({"name": part.name, "files": [str(f) for f in part.files], **part.origin})
+                if not json_:
+                    _show_grids(part)
+                    print(f"Results: {', '.join(str(file) for file in part.files)}")
     if json_:
         print(json.dumps(documents))
 
@@ -418,7 +432,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         show = getattr(error, "format_message", None)
         if show is None:
             raise
-        return _fail(show(), 2)
+        message = show()
+        return _fail(message, 2) if message else 2  # without any words: the help was shown
 
 
 class _Rate(ProgressColumn):
@@ -438,6 +453,11 @@ def _list(option: str, text: str) -> list[str]:
     if not parts:
         raise RequestError(f"--{option} is empty; give one or more, separated by commas")
     return parts
+
+
+def _lists(option: str, texts: Sequence[str] | None) -> list[str]:
+    """What an option named that may be repeated, and name several each time."""
+    return [part for text in texts or () for part in _list(option, text)]
 
 
 def _epsilon(text: str) -> float:

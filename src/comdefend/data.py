@@ -24,6 +24,8 @@ from comdefend.errors import MissingExtraError, RequestError
 if TYPE_CHECKING:
     import datasets
 
+log = logging.getLogger(__name__)
+
 DATA_VARIABLE = "COMDEFEND_DATA"
 """Environment variable: the folder in which named data sets are looked for before the hub."""
 
@@ -150,7 +152,7 @@ class ImageSet:
         if self._label_column is None:
             raise RequestError(
                 f"data {self.name!r} has no labels (columns: {', '.join(self._rows.column_names)}; "
-                f"looked for {', '.join(_LABEL_COLUMNS)})"
+                f"looked for {', '.join(_LABEL_COLUMNS)}); a folder of images needs a folder for each class"
             )
         values = list(self._rows[self._label_column])
         odd = next((v for v in values if not isinstance(v, int) or isinstance(v, bool)), None)
@@ -205,6 +207,8 @@ def load_data(reference: str, *, split: str = "test") -> ImageSet:
 
     Raises `RequestError` for an unknown name, a missing path, or data without images.
     """
+    if not reference:
+        raise RequestError(f"no data is named: give data=PATH of images of your own, or a set{_suggest('')}")
     kind, _, rest = reference.partition(":")
     if kind == "sample":
         return _open(str(_sample_path(rest)), split="test", name=reference)
@@ -212,7 +216,7 @@ def load_data(reference: str, *, split: str = "test") -> ImageSet:
         return _open_hub(rest, split=split, name=reference)
     if reference in NAMED:
         return _load_named(reference, split=split)
-    if reference and Path(reference).exists():
+    if Path(reference).exists():
         return _open(reference, split=split, name=reference)
     raise RequestError(
         f"data {reference!r} is neither a file or folder nor a known name{_suggest(reference)}"
@@ -266,6 +270,7 @@ def _open(path: str, *, split: str, name: str) -> ImageSet:
 def _open_hub(repository: str, *, split: str, name: str) -> ImageSet:
     if Path(repository).exists():
         return _open(repository, split=split, name=name)
+    log.info("looking for %s on the Hugging Face hub", repository)
     try:
         splits = _datasets().load_dataset(repository)
     except MissingExtraError:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from comdefend.atomic import output_folder
 from comdefend.attacks import Protocol
 from comdefend.evaluation.evaluate import Progress, Report, evaluate
-from comdefend.evaluation.report import make_folder, write_report
+from comdefend.evaluation.report import write_report
 
 DATA = "sample:cifar10"
 
@@ -43,8 +44,8 @@ def run_demo(
     folder: Path, *, limit: int = 100, progress: Progress | None = None
 ) -> list[tuple[Part, Report, dict[str, Path]]]:
     """Evaluate what ships on shipped images, part by part; each has a folder for its report in `folder`."""
-    make_folder(folder)
-    return [(part, *_run(part, folder, limit, progress)) for part in PARTS]
+    with output_folder(folder):
+        return [(part, *_run(part, folder, limit, progress)) for part in PARTS]
 
 
 def _run(part: Part, folder: Path, limit: int, progress: Progress | None) -> tuple[Report, dict[str, Path]]:

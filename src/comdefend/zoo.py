@@ -134,6 +134,8 @@ def read(reference: str, *, kind: Kind) -> tuple[Facts, dict[str, Tensor]]:
     """
     path, expected = Path(reference), None
     if path.suffix != ".safetensors":
+        if path.is_file():
+            raise RequestError(f"weights {reference!r}: the name of a file of weights ends in .safetensors")
         expected = facts(reference).sha256
         path = _folder() / f"{reference}.safetensors"
     elif not path.is_file():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from comdefend.attacks import DeepFool, Goal
@@ -252,6 +253,7 @@ def test_labels_of_defences_lose_folders_only() -> None:
         ({"purifier": [Identity(), Identity()]}, "need names: a mapping"),
         ({"attacks": ["fgms"]}, "did you mean fgsm"),
         ({"epsilons": [0.0]}, "must lie above 0"),
+        ({"epsilons": "8"}, "epsilons holds '8'; budgets are numbers such as 8 / 255"),
         ({"epsilons": [8.0]}, r"8 as a fraction \(2040/255\)"),
         ({"protocols": ["maximal"]}, "no protocol 'maximal'"),
         ({"batch": 0}, "batch is 0"),
@@ -286,6 +288,14 @@ def test_too_few_classes_are_refused_even_if_the_first_images_fit(sample: ImageS
     network: nn.Module = TinyClassifier(classes=9).eval()
     with pytest.raises(RequestError, match="knows 9 classes"):
         evaluate(network, Identity(), data=sample)
+
+
+def test_a_folder_of_fewer_classes_than_the_classifier_knows_is_noted(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.effect_noise((32, 32), 60).convert("RGB").save(tmp_path / name / "0.png")
+    report = evaluate(TinyClassifier(classes=10).eval(), "none", data=str(tmp_path), attacks="none")
+    assert "names 2 classes and the classifier knows 10" in report.notes[0]
 
 
 def test_an_empty_data_set_is_refused(sample: ImageSet) -> None:

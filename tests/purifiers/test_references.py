@@ -74,9 +74,8 @@ def test_defend_takes_references_and_refuses_what_is_none(tiny_classifier: nn.Mo
 
 
 def test_names_of_weights_and_of_purifiers_are_told_apart() -> None:
-    for name in ("cifar10", "runs/mine/weights.safetensors"):
-        with pytest.raises(RequestError, match=f"the purifier is comdefend:weights={name}"):
-            load_purifier(name)
+    with pytest.raises(RequestError, match=r"weights 'runs/mine/weights.safetensors': there is no such file"):
+        load_purifier("runs/mine/weights.safetensors")
     with pytest.raises(RequestError, match="a purifier's reference, for load_purifier; here weights"):
         load("comdefend")
 
@@ -111,6 +110,8 @@ def test_someone_elses_purifier_is_a_factory_in_a_file(tmp_path: Path) -> None:
         ("comdefend:noise=abc", "noise is 'abc'; it must be a number"),
         ("pixeldefend:epsilon=abc", "epsilon is 'abc'"),
         ("jpeg:dtype=float32", "no option 'dtype'"),
+        ("jpeg:qualty=75", "no option 'qualty'; it takes quality"),
+        ("comdefend:tiel=64", "it takes weights, dtype, tile, halo, order, noise"),
         ("none:data=cifar10", "no option 'data'"),
         ("comdefend:channels=3", "no option 'channels'"),
         ("comdefend:weights=cifar10+comdefend:weights=mnist", "of 1 and 3 channels cannot follow"),
@@ -121,3 +122,11 @@ def test_someone_elses_purifier_is_a_factory_in_a_file(tmp_path: Path) -> None:
 def test_unknown_references_say_what_is_wrong(reference: str, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         load_purifier(reference)
+
+
+def test_the_name_of_shipped_weights_is_their_purifier() -> None:
+    images = torch.rand(1, 3, 8, 8)
+    wanted = load_purifier("comdefend:weights=cifar10-robust")(images)
+    assert torch.equal(load_purifier("cifar10-robust")(images), wanted)
+    chain = load_purifier("jpeg+cifar10-robust")
+    assert torch.equal(chain(images), load_purifier("cifar10-robust")(load_purifier("jpeg")(images)))

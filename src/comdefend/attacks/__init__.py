@@ -88,7 +88,9 @@ def find_attack(name: str, protocol: Protocol) -> Attack | None:
     for key, value in options.items():
         if key not in numbers:
             takes = f"it takes {', '.join(numbers)}" if numbers else "it takes none"
-            raise RequestError(f"attack {name!r}: there is no setting {key!r} ({protocol}); {takes}")
+            raise RequestError(
+                f"attack {name!r}: there is no setting {key!r} under protocol {protocol}; {takes}"
+            )
         whole = isinstance(numbers[key], int)
         least = LEAST.get(key)
         if not isinstance(value, int if whole else int | float) or not (

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from comdefend.atomic import write_json
-from comdefend.errors import RequestError
 from comdefend.evaluation.adaptive import WORST
 from comdefend.evaluation.checks import Check, made_at
 from comdefend.evaluation.evaluate import Report
@@ -53,17 +52,9 @@ footer { color: #666; font-size: .85rem; margin-top: 2rem; }
 """
 
 
-def make_folder(folder: Path) -> None:
-    """The folder for a report, made before the work that fills it; `RequestError` where it cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(f"output {str(folder)!r} cannot be a folder: {error.strerror}") from error
-
-
 def write_report(report: Report, folder: Path) -> dict[str, Path]:
     """Write the report; the paths of `results`, `page` and, where there are examples, `grid`."""
-    make_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     paths = {"results": folder / RESULTS, "page": folder / PAGE}
     write_results(paths["results"], report.results)
     # What an earlier evaluation left, and this one may not have.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from comdefend.attacks import ATTACKS, PROTOCOLS, Attack, Norm, Protocol, check_protocol, find_attack
@@ -50,8 +51,8 @@ class Request:
             attacks=tuple(name for name in _names(attacks) if name != "none"),
             knowledge=_names(knowledge),  # type: ignore[arg-type]
             protocols=_names(protocols),  # type: ignore[arg-type]
-            linf=_several(linf, int | float),
-            l2=_several(l2, int | float),
+            linf=_numbers("epsilons", linf, "8 / 255"),
+            l2=_numbers("l2_epsilons", l2, "0.5"),
             modes=None if modes is None else _names(modes),
             draws=draws,
             stand_ins=_several(stand_ins, str),
@@ -172,6 +173,14 @@ def _lacking(name: str, protocol: Protocol) -> str:
 
 def _names(given: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(split_list(given) if isinstance(given, str) else given)
+
+
+def _numbers(what: str, given: Any, example: str) -> tuple[float, ...]:
+    found = _several(given, Real | str)
+    for number in found:
+        if isinstance(number, bool) or not isinstance(number, Real):
+            raise RequestError(f"{what} holds {number!r}; budgets are numbers such as {example}")
+    return found
 
 
 def _several(given: Any, one: Any) -> tuple[Any, ...]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import Any
+from inspect import signature
 
 from torch import nn
 
@@ -45,40 +45,31 @@ __all__ = [
 ]
 
 
-Maker = Callable[..., Purifier]
-
-
-def _without_weights(kind: Callable[..., Purifier]) -> Maker:
-    """A purifier that is the same for all images and data sets, and computes in their dtype."""
-
-    def make(*, channels: int, data: str | None, dtype: str, **options: Any) -> Purifier:  # noqa: ARG001
-        return kind(**options)
-
-    return make
-
-
-PURIFIERS: dict[str, Maker] = {
+PURIFIERS: dict[str, Callable[..., Purifier]] = {
     "comdefend": load_comdefend,
-    "feature-squeezing": _without_weights(FeatureSqueezing),
-    "gaussian": _without_weights(GaussianSmoothing),
+    "feature-squeezing": FeatureSqueezing,
+    "gaussian": GaussianSmoothing,
     "hgd": load_hgd,
-    "jpeg": _without_weights(JPEG),
+    "jpeg": JPEG,
     "pixeldefend": load_pixeldefend,
-    "resize-pad": _without_weights(ResizePad),
-    "tv": _without_weights(TotalVariation),
-    "none": _without_weights(Identity),
+    "resize-pad": ResizePad,
+    "tv": TotalVariation,
+    "none": Identity,
 }
-"""Purifiers by the name that references use: each takes what `load_purifier` is told, and its options."""
+"""Purifiers by the name that references use; what each takes are the options of its references."""
 
-
-WITH_NETWORKS: tuple[Maker, ...] = (load_comdefend, load_hgd, load_pixeldefend)
-"""Those whose references may say what they compute in."""
+WITH_NETWORKS: tuple[Callable[..., Purifier], ...] = (load_comdefend, load_hgd, load_pixeldefend)
+"""Those that are told the channels and the data set, and what to compute in; the others are the same for all
+images and compute in their dtype."""
 
 
 def load_purifier(
     reference: str, *, channels: int = 3, data: str | None = None, dtype: str = "float32"
 ) -> Purifier:
     """A purifier by reference: `NAME`, `NAME:key=value,...`, `PATH.py:FACTORY`, `a+b`, `none`.
+
+    The name of shipped ComDefend weights (`cifar10-robust`), or the path of others, stands for
+    `comdefend:weights=` of them.
 
     `channels` are those of the images it will see and `data` the name of their data set: they choose
     the weights where none are named. `dtype` is what networks of ours compute in, unless the
@@ -97,14 +88,17 @@ def load_purifier(
         return made
     bare = ":" not in reference
     if bare and (reference.endswith(".safetensors") or reference in zoo.names("purifier")):
-        raise RequestError(f"{reference!r} names weights; the purifier is comdefend:weights={reference}")
+        reference = f"comdefend:weights={reference}"
     name, options = split_reference(reference, what="purifier", known=PURIFIERS)
-    told = {"channels", "data"} | (set() if PURIFIERS[name] in WITH_NETWORKS else {"dtype"})
-    for key in told & set(options):
-        raise RequestError(f"purifier {reference!r}: there is no option {key!r}")
-    settings = {"channels": channels, "data": data, "dtype": dtype, **options}
+    make = PURIFIERS[name]
+    takes = [key for key in signature(make).parameters if key not in ("channels", "data")]
+    for key in options:
+        if key not in takes:
+            known = f"it takes {', '.join(takes)}" if takes else "it takes none"
+            raise RequestError(f"purifier {reference!r}: there is no option {key!r}; {known}")
+    told = {"channels": channels, "data": data, "dtype": dtype} if make in WITH_NETWORKS else {}
     try:
-        return PURIFIERS[name](**settings).eval()
+        return make(**{**told, **options}).eval()
     except TypeError as error:
         raise RequestError(f"purifier {reference!r}: {error}") from error
 
@@ -124,5 +118,5 @@ def defend(classifier: nn.Module | str, purifier: nn.Module | str) -> Defended:
 
 def _parts(reference: str) -> list[str]:
     """`a+b` taken apart: only where a purifier's name follows, since paths may hold a plus too."""
-    names = "|".join(map(re.escape, PURIFIERS))
+    names = "|".join(map(re.escape, [*PURIFIERS, *zoo.names("purifier")]))
     return re.split(rf"\+(?=(?:{names})(?:[:+]|$)|[^+=,:]+\.py:)", reference)

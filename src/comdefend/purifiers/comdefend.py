@@ -172,12 +172,16 @@ def load_comdefend(
     channels: int = 3,
     data: str | None = None,
     dtype: str = "float32",
-    **options: Any,
+    tile: int = 256,
+    halo: int | None = None,
+    order: Literal["rgb", "bgr"] = "rgb",
+    noise: float = 0.0,
+    pixels_at_once: int = 2**17,
 ) -> ComDefendPurifier:
     """The purifier with weights by name or path; by default the shipped ones that suit the images.
 
     Those are the ones of the data set `data` ("mnist", "sample:cifar10") if there are such, and else
-    those for images of `channels` channels. `options` are the purifier's.
+    those for images of `channels` channels. The rest is `ComDefendPurifier`'s.
     """
     name = zoo.default("purifier", channels=channels, data=data) if weights is None else str(weights)
     compute_in = find_dtype(dtype)
@@ -194,7 +198,10 @@ def load_comdefend(
     model = ComDefend(config)
     zoo.fill(model, tensors, name=name)
     origin = {"weights": known.name, "sha256": known.sha256}
-    return ComDefendPurifier(model, dtype=compute_in, origin=origin, **options)
+    return ComDefendPurifier(
+        model, tile=tile, halo=halo, order=order, noise=noise, dtype=compute_in,
+        pixels_at_once=pixels_at_once, origin=origin,
+    )  # fmt: skip
 
 
 def _temperature(mode: str) -> float | None:

@@ -29,11 +29,14 @@ class Job:
 
 @dataclass
 class Outcome:
-    """What became of a batch of files: how many were written, left alone, and which failed and why."""
+    """What became of a batch of files: how many were written, left alone, and which failed and why; `refused`
+    of those that failed are no images that can be purified.
+    """
 
     written: int = 0
     skipped: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
+    refused: int = 0
 
 
 def purify_image(
@@ -147,6 +150,7 @@ def run(
                 outcome.written += 1
             except RequestError as error:
                 outcome.failures.append((str(job.source or "standard input"), str(error)))
+                outcome.refused += 1
             except BrokenPipeError:
                 raise
             except Exception as error:  # whatever one file brings up, the others go on

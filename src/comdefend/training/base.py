@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from comdefend.data import ImageSet
 from comdefend.errors import WorkError
-from comdefend.training.batches import Batches, seeded
+from comdefend.training.batches import Batches, check_batch, seeded
 from comdefend.training.optimisers import make_optimiser, schedule_factor
 from comdefend.training.recipe import Recipe
 from comdefend.zoo import Kind
@@ -55,6 +55,7 @@ class Training(lightning.LightningModule):
 
     def __init__(self, recipe: Recipe, data: ImageSet, validation: ImageSet, channels: int) -> None:
         super().__init__()
+        check_batch(recipe.batch, data)
         self.recipe = recipe
         self.data = data
         self.validation = validation

@@ -11,6 +11,15 @@ from comdefend.data import DifferentSizesError, ImageSet
 from comdefend.errors import RequestError
 
 
+def check_batch(batch: int, data: ImageSet) -> None:
+    """Raises `RequestError` where the data has not enough images for one batch."""
+    if batch > len(data):
+        raise RequestError(
+            f"batch is {batch}, but data {data.name!r} has {len(data)} images to train on; give more, or "
+            f"batch={len(data)}"
+        )
+
+
 class Batches(IterableDataset[tuple[Tensor, Tensor]]):
     """Batches `start` to `stop` of a training: (uint8 N x C x H x W, int64 N; -1 without labels).
 
@@ -33,11 +42,7 @@ class Batches(IterableDataset[tuple[Tensor, Tensor]]):
         world: int = 1,
         pixels: Tensor | None = None,
     ) -> None:
-        if batch > len(data):
-            raise RequestError(
-                f"batch is {batch}, but data {data.name!r} has {len(data)} images to train on; give more, or "
-                f"batch={len(data)}"
-            )
+        check_batch(batch, data)
         if batch % world:
             raise RequestError(f"batch is {batch}; it must be a multiple of the {world} devices")
         self.data, self.batch, self.seed = data, batch, seed
