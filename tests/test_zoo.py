@@ -203,7 +203,7 @@ def test_the_purifier_of_a_pair_takes_an_eighth_of_the_papers_arithmetic() -> No
 
 def test_shipped_files_stay_small() -> None:
     folder = Path(zoo.__file__).parent
-    assert sum(p.stat().st_size for p in (folder / "weights").glob("*")) < 40e6
+    assert sum(p.stat().st_size for p in (folder / "weights").glob("*")) < 42e6
     assert sum(p.stat().st_size for p in (folder / "samples").glob("*")) < 2e6
     for name in zoo.names("classifier"):
         assert (folder / "weights" / f"{name}.safetensors").stat().st_size < 3e6
