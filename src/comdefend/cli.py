@@ -351,10 +351,10 @@ def models(json_: Json = False) -> None:
         print(json.dumps([asdict(facts) for facts in known]))
         return
     table = Table()
-    for heading in ("name", "kind", "data", "on the test images"):
+    for heading in ("name", "kind", "on the test images"):  # the data set is in every name
         table.add_column(heading, no_wrap=heading == "name")
     for facts in sorted(known, key=lambda facts: get_args(zoo.Kind).index(facts.kind)):
-        table.add_row(facts.name, facts.kind, facts.data, facts.in_words())
+        table.add_row(facts.name, facts.kind, facts.in_words())
     Console().print(table)
 
 

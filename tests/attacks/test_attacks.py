@@ -204,7 +204,7 @@ def test_settings_are_part_of_a_reference() -> None:
     ("reference", "message"),
     [
         ("bmi:steps=5", "did you mean bim"),
-        ("bim:stops=5", "no setting 'stops' .fixed.; it takes steps, step"),
+        ("bim:stops=5", "no setting .stops. under protocol fixed; it takes steps, step"),
         ("fgsm:steps=5", "it takes none"),
         ("bim:steps=5.5", "steps is 5.5; it must be a whole number above 0"),
         ("bim:step=0", "step is 0; it must be a number above 0"),
