@@ -5,7 +5,8 @@
 Each is one `comdefend evaluate`; interrupted, it goes on where it was, also in another checkout: what is done
 of it is kept in its folder's parts.json, which is committed until the evaluation is whole, and says what the
 rest is computed in (a machine without bfloat16 is slow then; without the file the evaluation begins anew).
-Needs the shared data and the authors' weights (COMDEFEND_SHARED). Hours on two cores.
+Needs the shared data and the authors' weights (COMDEFEND_SHARED), and, where a classifier's weights do not
+ship, what `comdefend train RECIPE` leaves. Hours on two cores.
 """
 
 import os
@@ -13,6 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from comdefend import zoo
 from comdefend.cli import main as comdefend
 from comdefend.device import fast_dtype
 from comdefend.evaluation import kept_results
@@ -50,7 +52,7 @@ class Evaluation:
     def words(self, output: Path) -> list[str]:
         """The command's arguments."""
         chosen = {
-            "classifier": self.classifier, "data": self.kind, "attacks": self.attacks,
+            "classifier": weights_of(self.classifier), "data": self.kind, "attacks": self.attacks,
             "epsilons": str(self.epsilon), "knowledge": self.knowledge, "limit": "1000",
             # bfloat16 is checked against float32 by the evaluation itself. Few draws: the check of more
             # draws tells whether they are enough.
@@ -67,6 +69,11 @@ class Evaluation:
         for source in self.sources:
             words += ["--sources", source]
         return words
+
+
+def weights_of(recipe: str) -> str:
+    """The name of weights that ship, and otherwise the place where their recipe leaves them."""
+    return recipe if recipe in zoo.names("classifier") else f"runs/{recipe}/weights.safetensors"
 
 
 def begun_in(folder: Path) -> str | None:

@@ -42,6 +42,13 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert command in out
 
 
+def test_without_a_command_the_help_is_shown_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 2
+    shown = capsys.readouterr()
+    assert "purify" in shown.out
+    assert shown.err == ""
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--version") == 0
     assert capsys.readouterr().out.strip() == comdefend.__version__
@@ -249,7 +256,6 @@ def test_models_lists_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:
         (["convert", "a.npy", "b.npy", "--output", "c.bin"], "must end in .safetensors"),
         (["convert", "a.npy", "b.npy", "--output", "c.safetensors"], "there is no such file"),
         (["purfy"], "No such command"),
-        ([], ""),
         (["evaluate", "--classifier", "here.png", "--data", "sample:cifar10"], "ends in .safetensors"),
         (["evaluate", "--classifier", "x", "--data", "y", "--output", "here.png"], "it is a file"),
         (["purify", "../text.png", "-o", "out.png", "--purifier", "none"], "is not an image"),

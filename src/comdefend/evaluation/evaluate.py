@@ -139,8 +139,11 @@ def evaluate(
     elsewhere = {reference: load_classifier(reference) for reference in request.sources}
     with as_judged([network, *defences.values(), *others.values(), *elsewhere.values()], device):
         few, labels = images.images(chosen[:2]).to(device), images.labels(chosen)
+        counts = {}
         for reference, module in {**elsewhere, name: network}.items():
-            known_classes = check_classifier(module, few, labels, name=reference, classes=images.class_count)
+            counts[reference] = check_classifier(
+                module, few, labels, name=reference, classes=images.class_count
+            )
             if request.one_each(queries=False):
                 _check_gradient(module, few[:1], labels[:1].to(device), name=reference)
         height, width = images.array(chosen[0]).shape[:2]
@@ -161,14 +164,18 @@ def evaluate(
             results = [*results, *adaptive.worst_cases(results)]
         found = _checked(run, request) if checks and clean and "white-box" in request.knowledge else []
         pictures = run.pictures()
-    if 0 < len(images.classes) < known_classes:
-        notes.insert(
-            0,
-            f"Data {images.name!r} names {len(images.classes)} classes and the classifier knows "
-            f"{known_classes}: the first of the data must be its first, and so on, or no number here means "
-            "anything.",
-        )
+    notes = [*_few_classes(images, counts[name]), *notes]
     return Report(results, found, pictures, images.classes, tuple(notes))
+
+
+def _few_classes(images: ImageSet, known: int) -> list[str]:
+    """A note where the data names fewer classes than the classifier knows."""
+    if not 0 < len(images.classes) < known:
+        return []
+    return [
+        f"Data {images.name!r} names {len(images.classes)} classes and the classifier knows {known}: "
+        "the first of the data must be its first, and so on, or no number here means anything."
+    ]
 
 
 def _check_gradient(module: nn.Module, image: Tensor, label: Tensor, *, name: str) -> None:

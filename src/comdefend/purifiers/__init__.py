@@ -118,5 +118,7 @@ def defend(classifier: nn.Module | str, purifier: nn.Module | str) -> Defended:
 
 def _parts(reference: str) -> list[str]:
     """`a+b` taken apart: only where a purifier's name follows, since paths may hold a plus too."""
+    if "+" not in reference:
+        return [reference]
     names = "|".join(map(re.escape, [*PURIFIERS, *zoo.names("purifier")]))
     return re.split(rf"\+(?=(?:{names})(?:[:+]|$)|[^+=,:]+\.py:)", reference)

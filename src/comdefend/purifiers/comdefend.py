@@ -18,6 +18,12 @@ from comdefend.image import apply_tiled
 from comdefend.model import ComDefend, ComDefendConfig, channels_last
 from comdefend.purifiers.base import Purifier, check_images, with_gradient_of
 
+TILE = 256
+"""Side of the tiles that large images go through in."""
+
+PIXELS_AT_ONCE = 2**17
+"""How many pixels go through the networks together."""
+
 SURROGATE_TEMPERATURE = 50.0
 """Temperature of the surrogate's sigmoid: of the size of trained logits, so gradients get through."""
 
@@ -49,12 +55,12 @@ class ComDefendPurifier(Purifier):
         self,
         model: ComDefend,
         *,
-        tile: int = 256,
+        tile: int = TILE,
         halo: int | None = None,
         order: Literal["rgb", "bgr"] = "rgb",
         noise: float = 0.0,
         dtype: torch.dtype = torch.float32,
-        pixels_at_once: int = 2**17,
+        pixels_at_once: int = PIXELS_AT_ONCE,
         origin: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
@@ -172,11 +178,11 @@ def load_comdefend(
     channels: int = 3,
     data: str | None = None,
     dtype: str = "float32",
-    tile: int = 256,
+    tile: int = TILE,
     halo: int | None = None,
     order: Literal["rgb", "bgr"] = "rgb",
     noise: float = 0.0,
-    pixels_at_once: int = 2**17,
+    pixels_at_once: int = PIXELS_AT_ONCE,
 ) -> ComDefendPurifier:
     """The purifier with weights by name or path; by default the shipped ones that suit the images.
 
