@@ -1,6 +1,7 @@
 """Attackers who know the defence: what breaks what, as published, and the worst case over all of them."""
 
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from comdefend.attacks import AutoAttack
+from comdefend.attacks.adaptive import gradient_modes
 from comdefend.attacks.autoattack import LOGGER
 from comdefend.data import ImageSet
-from comdefend.errors import RequestError
+from comdefend.errors import MissingExtraError, RequestError
 from comdefend.evaluation import Report, Result, ThreatModel, evaluate, read_results, wilson, write_results
 from comdefend.evaluation.adaptive import WORST, best_together, worst_cases
 from comdefend.evaluation.report import write_report
 from comdefend.evaluation.results import KNOWLEDGE, Knowledge, pack, unpack
 from comdefend.evaluation.tables import counted, headlines
-from comdefend.purifiers import ComDefendPurifier, Purifier
+from comdefend.purifiers import Chain, ComDefendPurifier, Purifier, load_purifier
 from tests.conftest import TinyClassifier, tiny_model
 from tests.evaluation.killer import GradientKiller, Misleading
 
@@ -283,12 +285,32 @@ def test_a_mode_is_for_those_defences_that_know_it(sample: ImageSet) -> None:
     assert {via for name, _, via in found if name == "code"} >= set(modes)
     assert "surrogate" in {via for name, _, via in found if name == "jpeg"}
     assert not any(name == "jpeg" and "tempered" in via for name, _, via in found)
-    assert ("none", "pgd:steps=2", "surrogate") in found
+    assert ("none", "pgd:steps=2", "autograd") in found
+    assert not any(name == "none" and via == "surrogate" for name, _, via in found)
     with pytest.raises(RequestError, match=r"'jpeg' has no gradient mode tempered-50 .known: surr"):
         evaluate(
             network, defences, data=sample, attacks=["pgd"], limit=4, knowledge=["white-box"],
             modes=["tempered-50"],
         )  # fmt: skip
+
+
+def test_a_package_that_a_mode_needs_is_named(sample: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kornia.enhance", None)
+    with pytest.raises(MissingExtraError, match=r'"kornia".*comdefend\[defences\]'):
+        evaluate(
+            TinyClassifier(classes=10).eval(), "jpeg", data=sample, attacks=["pgd"], limit=4,
+            knowledge=["white-box"], modes=["surrogate"],
+        )  # fmt: skip
+
+
+def test_what_is_differentiable_is_not_attacked_through_a_copy_of_itself(sample: ImageSet) -> None:
+    images = sample.images([0, 1])
+    for purifier in (load_purifier("gaussian"), load_purifier("tv")):
+        assert "surrogate" not in gradient_modes(purifier)
+        torch.testing.assert_close(purifier.surrogate(images), purifier(images))
+    mixed = load_purifier("gaussian+feature-squeezing")
+    assert isinstance(mixed, Chain)
+    assert "surrogate" in gradient_modes(mixed)
 
 
 @pytest.mark.parametrize(

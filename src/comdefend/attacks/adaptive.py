@@ -119,8 +119,7 @@ def gradient_modes(purifier: nn.Module) -> tuple[str, ...]:
     if isinstance(purifier, Identity):
         return ("autograd",)
     declared = getattr(purifier, "gradient_modes", ())
-    has_surrogate = isinstance(purifier, Purifier) and type(purifier).surrogate is not Purifier.surrogate
-    own = ("surrogate",) if has_surrogate else ()
+    own = ("surrogate",) if isinstance(purifier, Purifier) and purifier.has_surrogate else ()
     return tuple(dict.fromkeys([*declared, "autograd", "identity", *own, ESTIMATED]))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from comdefend.attacks import BIM, MIFGSM, PGD, PGDL2, Attack, AutoAttack, HopSkipJump, Norm, Square
 from comdefend.attacks.adaptive import ESTIMATED, AdaptiveView, gradient_modes, through
 from comdefend.attacks.base import LossName
-from comdefend.errors import RequestError
+from comdefend.errors import MissingExtraError, RequestError
 from comdefend.evaluation.judge import Situation
 from comdefend.evaluation.results import Knowledge, Result, ThreatModel, pack, repeats, total, wilson
 from comdefend.purifiers import Identity, Purifier, is_random
@@ -109,7 +109,7 @@ def white_box(
                 found += [made(attack, budget, mode, FEWEST)] if isinstance(attack, PGD) else []
             else:
                 found.append(made(_in_full(attack), budget, mode, FEW if attack.slow else None))
-    if isinstance(purifier, Purifier) and type(purifier).surrogate is not Purifier.surrogate:
+    if isinstance(purifier, Purifier) and purifier.has_surrogate:
         target = Surrogate(classifier, purifier)
         found += [
             Situation(
@@ -289,9 +289,13 @@ def usable_modes(
 def _knows(purifier: nn.Module, mode: str, image: Tensor) -> bool:
     if mode == ESTIMATED:
         return True
+    if isinstance(purifier, Purifier) and not purifier.knows(mode):
+        return False
     try:
         with torch.no_grad():
             through(purifier, image, mode)
+    except MissingExtraError:
+        raise  # it knows the mode, and needs a package for it
     except RequestError:
         return False
     return True

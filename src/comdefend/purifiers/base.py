@@ -20,7 +20,8 @@ class Purifier(nn.Module, ABC):
     """Images in [0, 1], N x C x H x W, to images of the same shape, dtype and device, any H and W.
 
     A subclass writes `purify`. `stochastic` says whether two calls may differ. `image_channels`
-    is the number of channels it accepts, or None for any. `gradient_modes` are the ways to
+    is the number of channels it accepts, or None for any. `differentiable` says that `purify` passes
+    a gradient that means something, so that no stand-in is needed. `gradient_modes` are the ways to
     differentiate it that an attacker who knows it would try, best first: see `through`. The
     evaluation tries the general ones besides, and says so where a purifier declares none and its own
     gradient is nothing.
@@ -28,6 +29,7 @@ class Purifier(nn.Module, ABC):
 
     stochastic: bool = False
     image_channels: int | None = None
+    differentiable: bool = False
     gradient_modes: tuple[str, ...] = ()
     version: int = 1
     """Raised when a change of code changes what it makes, so that kept results are run again."""
@@ -37,12 +39,17 @@ class Purifier(nn.Module, ABC):
         """The defence itself, on checked input: float images clamped to [0, 1]."""
 
     def surrogate(self, images: Tensor) -> Tensor:
-        """A differentiable stand-in for the backward pass of an adaptive attack.
+        """A differentiable stand-in for the backward pass of an adaptive attack, N x C x H x W like `images`.
 
-        The identity here: right for a defence that gives back nearly what it was given (BPDA,
-        Athalye et al., 2018).
+        Here the purifier itself where it is differentiable, and else the identity: right for a defence
+        that gives back nearly what it was given (BPDA, Athalye et al., 2018).
         """
-        return images
+        return self.purify(images) if self.differentiable else images
+
+    @property
+    def has_surrogate(self) -> bool:
+        """Whether `surrogate` is a stand-in of its own, and so another way to attack."""
+        return type(self).surrogate is not Purifier.surrogate
 
     def through(self, images: Tensor, mode: str) -> Tensor:
         """Purified images, N x C x H x W, that pass gradients back in the manner of `mode`.

@@ -17,6 +17,9 @@ class Identity(Purifier):
     def purify(self, images: Tensor) -> Tensor:
         return images
 
+    def knows(self, mode: str) -> bool:
+        return mode == "autograd"  # where nothing stands, the others are the same
+
 
 class Chain(Purifier):
     """Purifiers one after another: the output of each is the input of the next."""
@@ -48,6 +51,10 @@ class Chain(Purifier):
             assert isinstance(purifier, Purifier)
             images = purifier.surrogate(images)
         return images
+
+    @property
+    def has_surrogate(self) -> bool:
+        return any(p.has_surrogate for p in self.purifiers if isinstance(p, Purifier))
 
     def through(self, images: Tensor, mode: str) -> Tensor:
         """Each in that mode, and those that do not know it in the best of their own. Raises

@@ -78,8 +78,9 @@ class DUNet(nn.Module):
 
 
 class HGD(Purifier):
-    """The denoiser in front of a classifier; its surrogate is itself."""
+    """The denoiser in front of a classifier."""
 
+    differentiable = True
     gradient_modes = ("autograd",)
 
     def __init__(self, model: DUNet, *, origin: dict[str, str] | None = None) -> None:
@@ -92,9 +93,6 @@ class HGD(Purifier):
         own = next(self.model.parameters()).dtype
         denoised: Tensor = self.model(images.to(own)).clamp(0, 1)
         return denoised.to(images.dtype)
-
-    def surrogate(self, images: Tensor) -> Tensor:
-        return self.purify(images)
 
     def settings(self) -> dict[str, Any]:
         kind = str(next(self.model.parameters()).dtype).removeprefix("torch.")

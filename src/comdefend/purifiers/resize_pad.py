@@ -24,6 +24,7 @@ class ResizePad(Purifier):
     """
 
     stochastic = True
+    differentiable = True  # linear in the pixels
     gradient_modes = ("autograd",)
 
     def __init__(self, *, smallest: float = 0.9) -> None:
@@ -39,10 +40,6 @@ class ResizePad(Purifier):
         full = torch.tensor([width, height], device=images.device)
         offset = (torch.rand_like(new) * (full - new + 1)).floor().clamp_max(full - new)
         return place(images, new, offset)
-
-    def surrogate(self, images: Tensor) -> Tensor:
-        """Itself, with a draw of its own: resizing is linear in the pixels."""
-        return self.purify(images)
 
     def settings(self) -> dict[str, Any]:
         return {"smallest": self.smallest}

@@ -25,6 +25,7 @@ class TotalVariation(Purifier):
     applications", 2004, Eq. 9). More `weight` is smoother.
     """
 
+    differentiable = True
     gradient_modes = ("autograd",)
 
     def __init__(self, *, weight: float = 0.03, steps: int = 30) -> None:
@@ -42,10 +43,6 @@ class TotalVariation(Purifier):
             length = slope.square().sum(0).add(1e-12).sqrt()
             dual = (dual + STEP * slope) / (1 + STEP * length)
         return images - self.weight * _divergence(dual)
-
-    def surrogate(self, images: Tensor) -> Tensor:
-        """Itself: every step is differentiable."""
-        return self.purify(images)
 
     def settings(self) -> dict[str, Any]:
         return {"weight": self.weight, "steps": self.steps}
