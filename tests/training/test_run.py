@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,11 +13,15 @@ from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional
 
 from comdefend.classifiers import load_classifier
+from comdefend.data import ImageSet
 from comdefend.errors import RequestError, WorkError
 from comdefend.purifiers import JPEG, load_comdefend, load_purifier
 from comdefend.training import Recipe, load_recipe, start
+from comdefend.training.classifier import ClassifierTraining
 from comdefend.training.purifier import with_noise
 
 
@@ -131,14 +136,24 @@ def classifier_recipe(*overrides: str) -> Recipe:
 
 
 @pytest.mark.parametrize("adversarial", ["fgsm", "bim"])
-def test_a_classifier_is_trained_on_adversarial_images(adversarial: str, tmp_path: Path) -> None:
-    plain = start(classifier_recipe(), output=tmp_path / "plain", device="cpu")
-    hardened = start(
-        classifier_recipe(f"classifier.adversarial={adversarial}"), output=tmp_path / "hard", device="cpu"
+def test_half_of_a_batch_is_attacked_within_the_budget_and_keeps_its_labels(
+    adversarial: str, tmp_path: Path, sample: ImageSet
+) -> None:
+    recipe = classifier_recipe(
+        f"classifier.adversarial={adversarial}", "classifier.epsilon=6", "classifier.cutout=0"
     )
-    assert plain is not None
-    assert hardened is not None
-    assert plain.sha256 != hardened.sha256
+    training = ClassifierTraining(recipe, sample, sample, cache=tmp_path)
+    training.log = Mock()  # type: ignore[method-assign]
+    images, labels = sample.images(range(8)), sample.labels(range(8))
+    seen: list[tuple[Tensor, Tensor]] = []
+    training.network.train().register_forward_hook(lambda _, x, logits: seen.append((x[0], logits)))
+    loss = training.training_step((images, labels), 0)
+    (attacked, clean), logits = seen[-1][0].detach().split(4), seen[-1][1]
+    assert torch.equal(clean, images[1::2])
+    moved = (attacked - images[::2]).abs()
+    assert float(moved.max()) <= 6 / 255 + 1e-6
+    assert float(moved.mean()) > 1 / 255
+    torch.testing.assert_close(loss, functional.cross_entropy(logits, torch.cat([labels[::2], labels[1::2]])))
 
 
 def test_training_images_that_do_not_fit_are_refused_before_any_work(tmp_path: Path) -> None:
@@ -240,6 +255,12 @@ def test_a_purifier_of_blocks_is_guided_by_classifiers(tmp_path: Path) -> None:
     assert all(float(row["guidance"]) > 0 for row in rows)
     purifier = load_comdefend(str(tmp_path / "weights.safetensors"))
     assert purifier(torch.rand(1, 3, 7, 5)).shape == (1, 3, 7, 5)
+
+
+def test_guides_must_take_what_the_purifier_makes(tmp_path: Path) -> None:
+    colour = ["purifier.guides=[cifar10-resnet9-plain]", "purifier.image_channels=1", "crop=null"]
+    with pytest.raises(RequestError, match="'cifar10-resnet9-plain' does not take images of 1x32x32"):
+        start(purifier_recipe(*colour), output=tmp_path / "run", device="cpu")
 
 
 def test_guides_are_refused_where_they_would_see_crops() -> None:

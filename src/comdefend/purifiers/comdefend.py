@@ -72,11 +72,15 @@ class ComDefendPurifier(Purifier):
                 f"noise is {noise!r}; it must be a number, the standard deviation on the logits"
             )
         halo = model.config.reach if halo is None else halo
-        if tile < 1 or pixels_at_once < 1 or halo < 0 or not 0 <= noise < inf:
-            raise RequestError(
-                f"tile is {tile}, pixels_at_once {pixels_at_once}, halo {halo}, noise {noise}; "
-                "the first two must be at least 1, the others at least 0"
-            )
+        for key, value, least in (
+            ("tile", tile, 1),
+            ("pixels_at_once", pixels_at_once, 1),
+            ("halo", halo, 0),
+        ):
+            if value < least:
+                raise RequestError(f"{key} is {value}; it must be at least {least}")
+        if not 0 <= noise < inf:
+            raise RequestError(f"noise is {noise}; it must be finite and at least 0")
         for key, value in {"tile": tile, "halo": halo}.items():
             if value % model.config.block:
                 raise RequestError(

@@ -38,7 +38,8 @@ class DenoiserTraining(Training):
         # In a list it is no part of this module: it is not trained and not in the checkpoint.
         self._target: list[nn.Module] = [load_classifier(recipe.denoiser.classifier).requires_grad_(False)]
         side = recipe.crop or max(data.array(0).shape[:2])
-        seen = central_pixels(data.subset([0, 1]), channels=data.channels, side=side).float() / 255
+        first = data.subset(range(min(2, len(data))))
+        seen = central_pixels(first, channels=data.channels, side=side).float() / 255
         check_classifier(self._target[0], seen, data.labels(), name=recipe.denoiser.classifier)
 
     @property

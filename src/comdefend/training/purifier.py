@@ -34,10 +34,11 @@ class PurifierTraining(Training):
         channels_last(self.network)
         self.grids = grids
         # In a list they are no part of this module: not trained and not in the checkpoint.
-        self._guides = [[load_classifier(name).requires_grad_(False)] for name in recipe.purifier.guides]
+        self._guides = [load_classifier(name).requires_grad_(False) for name in recipe.purifier.guides]
         self.flip = bool(self._guides)
-        for name, (guide,) in zip(recipe.purifier.guides, self._guides, strict=True):
-            check_classifier(guide, data.images([0, 1]), torch.zeros(2), name=name)
+        for name, guide in zip(recipe.purifier.guides, self._guides, strict=True):
+            first = data.images(range(min(2, len(data))), channels=channels)
+            check_classifier(guide, first, torch.zeros(2), name=name)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images = batch[0]
@@ -56,7 +57,7 @@ class PurifierTraining(Training):
     def _guided(self, images: Tensor, purified: Tensor) -> Tensor:
         """How far the guides' logits of purified images are from those of the images, in relation to them."""
         apart = []
-        for (guide,) in self._guides:
+        for guide in self._guides:
             guide.to(self.device)
             with torch.no_grad():
                 wanted = guide(images).float()
