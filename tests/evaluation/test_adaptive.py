@@ -323,7 +323,7 @@ def test_what_is_differentiable_is_not_attacked_through_a_copy_of_itself(sample:
         ({"stand_ins": ["comdefent"]}, "did you mean comdefend"),
         ({"sources": ["cifar10-resnet8"]}, "no weights named 'cifar10-resnet8'"),
         ({"sources": ["fashion-mnist-resnet9"]}, "'fashion-mnist-resnet9'"),
-        ({"sources": "cifar10-resnet9", "knowledge": "white-box"}, "knowledge must name him"),
+        ({"sources": "cifar10-resnet9", "knowledge": "white-box"}, "must name gray-box and is white-box"),
     ],
 )
 def test_requests_that_cannot_be_met_are_refused(

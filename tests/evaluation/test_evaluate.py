@@ -275,7 +275,7 @@ class Sealed(TinyClassifier):
 
 
 def test_a_classifier_without_gradients_is_attacked_by_queries_alone(sample: ImageSet) -> None:
-    with pytest.raises(RequestError, match=r"'Sealed': it hands no gradient back .* square and"):
+    with pytest.raises(RequestError, match=r"'Sealed': the model hands no gradient back .* square and"):
         evaluate(Sealed(classes=10).eval(), Identity(), data=sample, limit=4)
     found = evaluate(
         Sealed(classes=10).eval(), "none", data=sample, limit=4, attacks="square:asked=20",

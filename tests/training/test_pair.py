@@ -141,7 +141,7 @@ def test_the_mean_of_the_weights_is_kept_where_it_is_asked_for(tmp_path: Path) -
         ("pair.steps=0", "pair.steps is 0; it must be at least 1"),
         ("pair.sources=[fashion-mnist-resnet9]", "fashion-mnist-resnet9"),
         ("pair.epsilon=0", "pair.epsilon is 0.0; it must lie above 0"),
-        ("pair.knowledge=gray-box", "pair.attack_modes are a white-box attack's"),
+        ("pair.knowledge=gray-box", "pair.attack_modes need attack pgd and .*, and these are pgd and gray"),
         ("pair.steps=1", "pair.attack_modes need a pair.purifier"),
     ],
 )

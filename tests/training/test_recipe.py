@@ -45,7 +45,7 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path: Path) -> None:
     [
         ("stepz=3", "unknown setting 'stepz'"),
         ("purifier.bit=3", "unknown setting 'bit'"),
-        ("steps=many", "steps is 'many'; it must be int"),
+        ("steps=many", "steps is 'many'; it must be a whole number or null"),
         ("batch=0", "batch is 0"),
         ("optimiser=lion", "one of adam, sgd, muon"),
         ("learning_rate=-1", "must be positive and finite"),
@@ -53,6 +53,8 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path: Path) -> None:
         ("schedule=exponential", "needs a final_learning_rate"),
         ("steps", "form key=value"),
         ("batch.size=3", "batch is not a group"),
+        ("learning_rate=null", "learning_rate is None; it must be a number"),
+        ("purifier.guides=x", "guides is 'x'; it must be a list of texts"),
         ("purifier=3", "purifier must be a group"),
         ("crop=true", "crop is True"),
         ("learning_rate=.nan", "learning_rate is nan"),

@@ -183,8 +183,8 @@ def gradient(
     found = torch.autograd.grad(total, at, allow_unused=True)[0] if total.requires_grad else None
     if found is None:
         raise RequestError(
-            "it hands no gradient back to its images (under no_grad, or not in PyTorch?), which this attack "
-            "follows; square and hopskipjump, with knowledge black-box, ask for answers alone"
+            "the model hands no gradient back to its images (under no_grad, or not in PyTorch?), which this "
+            "attack follows; square and hopskipjump, with knowledge black-box, ask for answers alone"
         )
     return found, logits.detach()
 

@@ -72,7 +72,10 @@ class Request:
         if not self.protocols:
             raise RequestError(f"protocols is empty; it must name some of {', '.join(PROTOCOLS)}")
         if (self.stand_ins or self.sources) and "gray-box" not in self.knowledge:
-            raise RequestError("stand-ins and sources are a gray-box attacker's: knowledge must name him")
+            raise RequestError(
+                "stand-ins and sources are a gray-box attacker's: knowledge must name gray-box and is "
+                + ",".join(self.knowledge)
+            )
         self._check_budgets()
         self._check_attacks()
 
@@ -143,7 +146,7 @@ class Request:
         if ask and "black-box" not in self.knowledge:
             raise RequestError(
                 f"attack {ask[0].title!r} asks for answers, as a black-box attacker does: "
-                "knowledge must name him"
+                f"knowledge must name black-box and is {','.join(self.knowledge)}"
             )
         if "black-box" in self.knowledge and not ask:
             raise RequestError(f"knowledge black-box needs an attack that asks for answers: {asking}")

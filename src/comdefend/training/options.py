@@ -140,7 +140,10 @@ class PairOptions:
         if self.attack == "none" and (self.sources or self.goal != "untargeted"):
             yield "sources and pair.goal need a pair.attack"
         if self.attack_modes and (self.attack, self.knowledge) != ("pgd", "white-box"):
-            yield "attack_modes are a white-box attack's"
+            yield (
+                f"attack_modes need attack pgd and knowledge white-box, and these are {self.attack} and "
+                f"{self.knowledge}"
+            )
         if self.attack_modes and self.purifier == "none":
             yield "attack_modes need a pair.purifier"
         if self.tuned and self.purifier == "none":

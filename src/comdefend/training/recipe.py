@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from difflib import get_close_matches
 from importlib import resources
 from math import inf
@@ -206,6 +206,12 @@ def _build(kind: type[Any], content: dict[str, Any], *, where: str) -> Any:
     for key in content:
         if key not in known:
             raise RequestError(f"{where}: unknown setting {key!r}; known: {', '.join(sorted(known))}")
+    missing = [
+        f.name for f in fields(kind)
+        if f.default is MISSING and f.default_factory is MISSING and f.name not in content
+    ]  # fmt: skip
+    if missing:
+        raise RequestError(f"{where}: {', '.join(missing)} must be given")
     values = {}
     for key, value in content.items():
         hint = hints[key]
@@ -215,10 +221,17 @@ def _build(kind: type[Any], content: dict[str, Any], *, where: str) -> Any:
             values[key] = _build(hint, value, where=f"{where}, {key}")
         else:
             values[key] = _checked(value, hint, where=f"{where}: {key}")
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise RequestError(f"{where}: {error}") from error
+    return kind(**values)
+
+
+_IN_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+
+
+def _in_words(kind: Any) -> str:
+    """A type of settings as somebody who writes YAML would call it."""
+    if get_origin(kind) is tuple:
+        return "a list of texts" if get_args(kind)[0] is str else "a list of whole numbers"
+    return _IN_WORDS[kind]
 
 
 def _checked(value: Any, hint: Any, *, where: str) -> Any:
@@ -240,9 +253,5 @@ def _checked(value: Any, hint: Any, *, where: str) -> Any:
         elif isinstance(value, kind) and not (isinstance(value, bool) and kind is int):
             return value
     choices = [a for k in allowed if get_origin(k) is Literal for a in get_args(k)]
-    accepted = (
-        "one of " + ", ".join(choices)
-        if choices
-        else " or ".join("nothing" if k is type(None) else k.__name__ for k in allowed)
-    )
+    accepted = "one of " + ", ".join(choices) if choices else " or ".join(_in_words(k) for k in allowed)
     raise RequestError(f"{where} is {value!r}; it must be {accepted}")
