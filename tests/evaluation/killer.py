@@ -1,5 +1,6 @@
 """Defences that only look strong, and one that means well: to see that an evaluation is not fooled."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -73,6 +74,89 @@ class HardlyRandom(Purifier):
 
     def purify(self, images: Tensor) -> Tensor:
         return (images + 1e-7 * torch.randn_like(images)).clamp(0, 1)
+
+
+class Turned(Purifier):
+    """Turns images upside down, which the declared gradient does not know of. With `seed` it seeds torch's
+    generator in passing.
+    """
+
+    gradient_modes = ("identity",)
+
+    def __init__(self, seed: int | None = None) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def purify(self, images: Tensor) -> Tensor:
+        if self.seed is not None:
+            torch.manual_seed(self.seed)
+        return images.detach().flip(2, 3)
+
+
+class SeededRandom(Purifier):
+    """Random, as it says, but always with the same numbers, and different ones in half of a batch."""
+
+    stochastic = True
+    gradient_modes = ("autograd",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def purify(self, images: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        self.calls += 1
+        return (images + 0.1 * (self.calls % 7 - 3) * torch.rand_like(images)).clamp(0, 1)
+
+
+class NumpyRandom(Purifier):
+    """Adds noise, as it says, drawn by NumPy or by a generator of its own."""
+
+    stochastic = True
+    gradient_modes = ("autograd",)
+
+    def __init__(self, *, own: bool = False) -> None:
+        super().__init__()
+        self.draw = np.random.default_rng(0).normal if own else np.random.normal
+
+    def purify(self, images: Tensor) -> Tensor:
+        return (images + torch.from_numpy(self.draw(0, 0.05, images.shape)).to(images)).clamp(0, 1)
+
+
+class Remembering(Purifier):
+    """Keeps the images it sees, and gives back the nearest of them where one is near."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def purify(self, images: Tensor) -> Tensor:
+        return torch.stack([self._nearest(image) for image in images.detach()])
+
+    def _nearest(self, image: Tensor) -> Tensor:
+        for known in self.seen:
+            if float((known - image).abs().max()) < 10 / 255:
+                return known
+        self.seen.append(image.clone())
+        return image
+
+
+class Averaging(Purifier):
+    """Moves every image towards the mean of those that come with it."""
+
+    gradient_modes = ("autograd",)
+
+    def purify(self, images: Tensor) -> Tensor:
+        return images.lerp(images.mean(0, keepdim=True), 0.3)
+
+
+class NoNumber(Purifier):
+    """Does nothing, and has no number for a gradient."""
+
+    gradient_modes = ("autograd",)
+
+    def purify(self, images: Tensor) -> Tensor:
+        return with_gradient_of(images, images * torch.inf * 0)
 
 
 class WrongBehind(nn.Module):

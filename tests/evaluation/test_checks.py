@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,20 +28,27 @@ from comdefend.evaluation.results import Knowledge, Result, ThreatModel, pack
 from comdefend.purifiers import ComDefendPurifier, Identity, Purifier, ResizePad
 from tests.conftest import tiny_model
 from tests.evaluation.killer import (
+    Averaging,
     Decoy,
     FalselyRandom,
     GradientKiller,
     HardlyRandom,
+    Misleading,
+    NoNumber,
+    NumpyRandom,
     RandomOffTheGrid,
+    Remembering,
     SecretlyRandom,
+    SeededRandom,
+    Turned,
     WrongBehind,
 )
 
 ALWAYS = {
-    "clean accuracy", "gradient health", "many steps against one", "other budgets", "twice the steps",
-    "twice the restarts", "attackers who know less", "random noise", "randomness", "planted example",
-    "budget, range, logits", "stored as 8 bits", "attacks asked for", "gradient-free attack",
-    "warnings of the attacks",
+    "clean accuracy", "images", "gradient health", "many steps against one", "other budgets",
+    "twice the steps", "twice the restarts", "attackers who know less", "random noise", "randomness",
+    "planted example", "an image alone", "budget, range, logits", "stored as 8 bits", "attacks asked for",
+    "gradient-free attack", "warnings of the attacks",
 }  # fmt: skip
 
 
@@ -128,6 +136,86 @@ def test_randomness_that_is_none_is_detected(
     assert checks(classifier, defence, sample)["randomness"].status == "fail"
 
 
+def test_a_defence_that_seeds_the_generator_disarms_no_attack(
+    classifier: nn.Module, sample: ImageSet
+) -> None:
+    """Attacks draw from the same generator: as against one that does not, image for image."""
+    plain, seeding = (
+        evaluate(
+            classifier, {"it": Turned(seed)}, data=sample, attacks=["pgd:steps=3", "square:asked=50"],
+            modes=["spsa", "identity"], knowledge=["white-box", "black-box"], limit=12, checks=False,
+            examples=0,
+        ).results
+        for seed in (None, 0)
+    )  # fmt: skip
+    assert [(r.attack, r.via, r.right) for r in plain] == [(r.attack, r.via, r.right) for r in seeding]
+
+
+def test_a_random_defence_that_seeds_the_generator_is_detected(
+    classifier: nn.Module, sample: ImageSet
+) -> None:
+    found = checks(classifier, SeededRandom(), sample)["randomness"]
+    assert found.status == "fail"
+    assert "seeds torch's generator" in found.meaning
+
+
+def test_randomness_of_numpy_is_seen_through_and_one_of_its_own_is_noticed(
+    classifier: nn.Module, sample: ImageSet
+) -> None:
+    found = checks(classifier, NumpyRandom(), sample)
+    assert found["budget, range, logits"].status == "pass"
+    assert "frozen" in found["without its randomness"].figure
+    own = checks(classifier, NumpyRandom(own=True), sample)
+    assert own["without its randomness"].status == own["budget, range, logits"].status == "warn"
+    assert "could not be fixed" in own["without its randomness"].meaning
+
+
+@pytest.mark.parametrize("defence", [Remembering(), Averaging()], ids=["remembers", "averages"])
+def test_an_answer_that_depends_on_other_images_is_detected(
+    defence: Purifier, classifier: nn.Module, sample: ImageSet
+) -> None:
+    assert checks(classifier, defence, sample)["an image alone"].status == "fail"
+
+
+def test_what_cannot_be_copied_is_noticed(classifier: nn.Module, sample: ImageSet) -> None:
+    class Locked(Purifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lock = threading.Lock()
+
+        def purify(self, images: Tensor) -> Tensor:
+            return images
+
+    found = checks(classifier, Locked(), sample)["an image alone"]
+    assert found.status == "warn"
+    assert "cannot be copied" in found.figure
+
+
+def test_gradients_that_are_no_numbers_are_detected(classifier: nn.Module, sample: ImageSet) -> None:
+    found = checks(classifier, NoNumber(), sample, modes=["autograd"])["gradient health"]
+    assert found.status == "fail"
+
+
+def test_a_gradient_that_leads_elsewhere_is_detected(classifier: nn.Module, sample: ImageSet) -> None:
+    found = checks(classifier, Misleading(), sample, modes=["autograd"])
+    assert found["planted example"].status == found["other budgets"].status == "fail"
+
+
+def test_probabilities_by_another_scale_are_noticed(classifier: nn.Module, sample: ImageSet) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = classifier
+
+        def forward(self, images: Tensor) -> Tensor:
+            scaled: Tensor = 10 * self.inner(images).softmax(1)
+            return scaled
+
+    found = checks(Scaled(), Identity(), sample)["budget, range, logits"]
+    assert found.status == "warn"
+    assert "sum to 10" in found.figure
+
+
 def test_a_mode_of_something_else_is_attacked_where_it_is(classifier: nn.Module, sample: ImageSet) -> None:
     """`Decoy.through` gives other images than the purifier: attackers get the purifier's own."""
     found = checks(classifier, Decoy(), sample)
@@ -153,6 +241,12 @@ def test_a_wrong_gradient_behind_the_classifier_is_detected(classifier: nn.Modul
     found = checks(WrongBehind(classifier), Identity(), sample, knowledge=["white-box"], epsilons=[0.2])
     assert found["gradient-free attack"].status == "fail"
     assert found["planted example"].status == "fail"
+
+
+def test_too_few_images_are_noticed(classifier: nn.Module, sample: ImageSet) -> None:
+    found = checks(classifier, Identity(), sample)["images"]
+    assert found.status == "warn"
+    assert found.figure == "24 attacked, 12 of them by the checks, which let differences up to 12.5% pass"
 
 
 def test_what_cannot_be_tested_is_skipped(classifier: nn.Module, sample: ImageSet) -> None:
@@ -293,7 +387,7 @@ def test_the_callers_random_numbers_are_left_alone(classifier: nn.Module, sample
 def test_a_random_defence_has_three_checks_more(classifier: nn.Module, sample: ImageSet) -> None:
     found = checks(classifier, ResizePad(), sample)
     more = {"draws for the gradient (EOT)", "without its randomness", "judged again"}
-    assert set(found) == ALWAYS | more
+    assert set(found) == (ALWAYS | more) - {"an image alone"}
     assert found["randomness"].status == "pass"
     assert "worst" in found["judged again"].figure
 

@@ -9,8 +9,7 @@ What comes out is the defended classifier's own logits in every mode; only the g
 any attack that takes a model takes this one.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,8 +17,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from comdefend.errors import RequestError
-from comdefend.purifiers import Identity, Purifier
+from comdefend.purifiers import Identity, Purifier, is_ours, is_random
 from comdefend.purifiers.base import with_gradient_of
+from comdefend.seeding import drawn_from, random_state_kept
 
 ESTIMATED = "spsa"
 """The mode that asks for no gradient of anything: differences along random directions."""
@@ -33,7 +33,8 @@ class AdaptiveView(nn.Module):
     fraction of the range of values). With `draws` above 1 the logits are the mean over so many
     draws of a stochastic purifier, and their gradient is that of the mean (EOT, Athalye et al.,
     2018); the draws are computed anew one by one for the backward pass, so that memory does not grow
-    with them. `frozen` seeds every draw alike: the defence without its randomness.
+    with them. `frozen` seeds every draw alike: the defence without its randomness. An estimate takes both
+    ends of a difference in the same draw.
     """
 
     def __init__(
@@ -57,27 +58,33 @@ class AdaptiveView(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if self.mode == ESTIMATED:
             plain: Callable[[Tensor], Tensor] = lambda at: self._mean(at, "autograd")  # noqa: E731
-            estimated: Tensor = _Estimated.apply(images, plain, self.directions, self.reach)  # type: ignore[no-untyped-call]
+            estimated: Tensor = _Estimated.apply(  # type: ignore[no-untyped-call]
+                images, plain, self.directions, self.reach, is_random(self.purifier)
+            )
             return estimated
         logits = self._mean(images, self.mode)
         # A purifier that passes no gradient back at all is differentiable nonetheless: with zeros.
         return logits + 0 * images.flatten(1).sum(1, keepdim=True)
 
     def _mean(self, images: Tensor, mode: str) -> Tensor:
-        with drawn(self.frozen, images.device):
+        with drawn_from(self.frozen):
             if self.draws == 1:
                 return self._once(images, mode)
             followed = torch.is_grad_enabled() and images.requires_grad
-            each = [
-                checkpoint(self._once, images, mode, use_reentrant=False)
-                if followed
-                else self._once(images, mode)
-                for _ in range(self.draws)
-            ]
+            each = []
+            for _ in range(self.draws):
+                # A seed of its own, for the backward pass to find the same draw again.
+                args = (images, mode, int(torch.randint(2**62, ())))
+                each.append(
+                    checkpoint(self._once, *args, use_reentrant=False, preserve_rng_state=False)
+                    if followed
+                    else self._once(*args)
+                )
             return torch.stack(each).mean(0)
 
-    def _once(self, images: Tensor, mode: str) -> Tensor:
-        logits: Tensor = self.classifier(through(self.purifier, images, mode))
+    def _once(self, images: Tensor, mode: str, seed: int | None = None) -> Tensor:
+        with drawn_from(seed):
+            logits: Tensor = self.classifier(through(self.purifier, images, mode))
         return logits
 
 
@@ -103,12 +110,14 @@ def through(purifier: nn.Module, images: Tensor, mode: str) -> Tensor:
         raise RequestError(
             f"{type(purifier).__name__} is no comdefend.Purifier and has no gradient mode {mode!r}"
         )
-    parts = [type(part).__module__ for part in purifier.modules() if isinstance(part, Purifier)]
-    if all(module.startswith("comdefend.") for module in parts):
+    if is_ours(purifier):
         return purifier.through(images, mode)  # ours give these values by themselves, for half of the price
-    with torch.random.fork_rng([images.device] if images.is_cuda else []), torch.no_grad():
+    with random_state_kept(), torch.no_grad():
         values = purifier(images)
-    return with_gradient_of(values, purifier.through(images, mode))  # of the same draw
+    if purifier.stochastic:
+        return with_gradient_of(values, purifier.through(images, mode))  # of the same draw
+    with random_state_kept():
+        return with_gradient_of(values, purifier.through(images, mode))
 
 
 def gradient_modes(purifier: nn.Module) -> tuple[str, ...]:
@@ -128,33 +137,26 @@ class _Estimated(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, images: Tensor, function: Callable[[Tensor], Tensor], directions: int, reach: float
-    ) -> Tensor:
+        ctx: Any, images: Tensor, function: Callable[[Tensor], Tensor], directions: int, reach: float,
+        random: bool,
+    ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(images)
-        ctx.function, ctx.directions, ctx.reach = function, directions, reach
+        ctx.function, ctx.directions, ctx.reach, ctx.random = function, directions, reach, random
         return function(images)
 
     @staticmethod
-    def backward(ctx: Any, *wanted: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *wanted: Tensor) -> tuple[Tensor, None, None, None, None]:
         (images,) = ctx.saved_tensors
         (weights,) = wanted
         total = torch.zeros_like(images)
         with torch.no_grad():
             for _ in range(ctx.directions):
                 direction = torch.where(torch.rand_like(images) < 0.5, -1.0, 1.0).to(images.dtype)
-                ahead = ctx.function((images + ctx.reach * direction).clamp(0, 1))
-                behind = ctx.function((images - ctx.reach * direction).clamp(0, 1))
+                seed = int(torch.randint(2**62, ())) if ctx.random else None
+                with drawn_from(seed):
+                    ahead = ctx.function((images + ctx.reach * direction).clamp(0, 1))
+                with drawn_from(seed):
+                    behind = ctx.function((images - ctx.reach * direction).clamp(0, 1))
                 slope = ((ahead - behind) * weights).sum(1) / (2 * ctx.reach)
                 total += slope[:, None, None, None].to(images.dtype) * direction
-        return total / ctx.directions, None, None, None
-
-
-@contextmanager
-def drawn(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Random numbers from `seed` inside, or as they come where there is none."""
-    if seed is None:
-        yield
-        return
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
+        return total / ctx.directions, None, None, None, None

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from comdefend.attacks.adaptive import drawn
 from comdefend.attacks.base import Attack, Goal, foolbox_criterion, foolbox_model, keep_what_works
+from comdefend.seeding import drawn_from
 
 TRIES = 50
 """How many random images are tried as a place to start from."""
@@ -76,7 +76,7 @@ class _Still(nn.Module):
         self.training = model.training  # Foolbox warns of one in training
 
     def forward(self, images: Tensor) -> Tensor:
-        with drawn(self.seed, images.device):
+        with drawn_from(self.seed):
             logits: Tensor = self.model(images)
         return logits
 

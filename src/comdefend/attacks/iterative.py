@@ -174,7 +174,8 @@ def gradient(
     model: nn.Module, images: Tensor, goal: Goal, loss: LossName = "cross-entropy"
 ) -> tuple[Tensor, Tensor]:
     """The gradient of the goal's loss at the images, the direction in which each nears its goal; and the
-    logits there. Raises `RequestError` for a model that hands none back to its images.
+    logits there. Where it is no number it counts as zero: there is nothing to follow. Raises
+    `RequestError` for a model that hands none back to its images.
     """
     at = images.detach().clone().requires_grad_(True)
     with torch.enable_grad():
@@ -186,7 +187,7 @@ def gradient(
             "the model hands no gradient back to its images (under no_grad, or not in PyTorch?), which this "
             "attack follows; square and hopskipjump, with knowledge black-box, ask for answers alone"
         )
-    return found, logits.detach()
+    return torch.where(torch.isfinite(found), found, 0), logits.detach()
 
 
 def ascend(

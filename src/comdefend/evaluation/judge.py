@@ -1,5 +1,6 @@
 """The judge: makes adversarial images for one situation after another, and counts what defences get right."""
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,8 @@ from comdefend.data import ImageSet
 from comdefend.errors import WorkError
 from comdefend.evaluation.results import Result, ThreatModel, pack, repeats, total, wilson
 from comdefend.image import psnr
-from comdefend.purifiers import ComDefendPurifier, Identity, Purifier, is_random
+from comdefend.purifiers import ComDefendPurifier, Identity, Purifier, is_ours, is_random
+from comdefend.seeding import drawn_from, random_state, restore_random_state
 
 REMEMBERED = 2**26
 """Values of images whose purified form is kept for the next attack: half a gigabyte for each defence."""
@@ -158,6 +160,12 @@ class Judge:
         self.seed, self.batch, self.device = seed, batch, device
         self.searched: dict[tuple[Attack, int, int], Tensor] = {}
         self.purified: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+        self._copies = {module: _copied(module) for module in (classifier, *defences.values())}
+
+    def untouched(self, name: str) -> tuple[nn.Module, nn.Module] | None:
+        """The classifier and a defence as they were before the evaluation, if they can be copied."""
+        classifier, defence = self._copies[self.classifier], self._copies[self.defences[name]]
+        return (classifier, defence) if classifier and defence else None
 
     def batches(self, limit: int | None = None) -> Iterator[tuple[int, Tensor, Tensor]]:
         """The place of the first image, images and labels, batch by batch."""
@@ -189,12 +197,22 @@ class Judge:
             raise WorkError("the classifier returned NaN or infinite logits")
         return logits.argmax(1)
 
-    def attack(self, situation: Situation, clean: Tensor, truth: Tensor, start: int) -> Tensor:
-        """Adversarial images; `start` is the place of the batch's first image, for the seed."""
+    def attack(
+        self,
+        situation: Situation,
+        clean: Tensor,
+        truth: Tensor,
+        start: int,
+        *,
+        flags: list[str] | None = None,
+    ) -> Tensor:
+        """Adversarial images; `start` is the place of the batch's first image, for the seed. What the attack
+        warns of goes into `flags`.
+        """
         assert situation.attack is not None
         assert situation.threat_model is not None
         attack, epsilon = situation.attack, situation.threat_model.epsilon
-        with self._drawn(start):
+        with drawn_from(self.seed + start), _warnings([] if flags is None else flags):
             if not isinstance(attack, BudgetFree):
                 return attack(situation.target, clean, truth, epsilon=epsilon)
             goal = attack.goal(truth)
@@ -240,26 +258,18 @@ class Judge:
         return purified
 
     def _purified(self, name: str, images: Tensor, start: int) -> Tensor:
-        with self._drawn(start), torch.no_grad():
+        with drawn_from(self.seed + start), torch.no_grad():
             try:
                 purified: Tensor = self.defences[name](images)
             except Exception as error:  # someone else's code can raise anything
                 raise WorkError(f"defence {name!r} failed: {type(error).__name__}: {error}") from error
         return purified
 
-    @contextmanager
-    def _drawn(self, start: int) -> Iterator[None]:
-        """Random numbers that depend on the seed and the place of the batch alone."""
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed + start)
-            yield
-
     def _count(self, outcome: Outcome, clean: Tensor, truth: Tensor, start: int, examples: int) -> None:
         situation, images = outcome.situation, clean
         if situation.attack is not None:
             began = time.monotonic()
-            with _warnings(outcome.flags):
-                images = self.attack(situation, clean, truth, start)
+            images = self.attack(situation, clean, truth, start, flags=outcome.flags)
             outcome.seconds += time.monotonic() - began
         names = situation.defences
         purified = {name: self.purify(name, images, start) for name in names}
@@ -274,7 +284,7 @@ class Judge:
         if situation.adaptive or (situation.attack is not None and self.in_eight_bits):
             self._stored(outcome, images, truth, start)
         if situation.attack is not None:
-            with self._drawn(start):
+            with drawn_from(self.seed + start):
                 before, after = (self.predict(situation.target, at) for at in (clean, images))
             turned = (after != truth) & (before == truth)
             outcome.fooled += int(turned.sum())
@@ -307,6 +317,14 @@ class Judge:
         return {n: d.compress(images).cpu() for n, d in defences if isinstance(d, ComDefendPurifier)}
 
 
+def _copied(module: nn.Module) -> nn.Module | None:
+    """A copy of a module, None where it has none; of ours, which remember nothing, the module itself."""
+    try:
+        return module if is_ours(module) else copy.deepcopy(module)
+    except Exception:  # someone else's code can raise anything
+        return None
+
+
 @contextmanager
 def _warnings(found: list[str]) -> Iterator[None]:
     """What AutoAttack warns of goes into `found`, and nowhere else."""
@@ -327,13 +345,35 @@ def _warnings(found: list[str]) -> Iterator[None]:
 
 
 @contextmanager
+def _leaving_random_numbers(module: nn.Module) -> Iterator[None]:
+    """A module that is not random draws nothing from the generators, whatever it does inside. One that seeds
+    them, to give the same answer twice, would have every attack that draws begin with the same numbers again
+    after each answer: the same square, the same direction, the same restart.
+    """
+    states: list[Any] = []
+    hooks = (
+        module.register_forward_pre_hook(lambda *_: states.append(random_state())),
+        module.register_forward_hook(lambda *_: restore_random_state(states.pop()), always_call=True),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
 def as_judged(modules: Sequence[nn.Module], device: str) -> Iterator[None]:
-    """Modules on the device, in evaluation mode, their parameters without gradients; then as before."""
+    """Modules on the device, in evaluation mode, their parameters without gradients, and leaving random
+    numbers alone; then as before.
+    """
     wanted = [(p, p.requires_grad) for module in modules for p in module.parameters()]
     with ExitStack() as modes:
         for module in modules:
             modes.enter_context(evaluation_mode(module.to(device)))
             module.requires_grad_(False)
+            if not is_random(module):
+                modes.enter_context(_leaving_random_numbers(module))
         try:
             yield
         finally:

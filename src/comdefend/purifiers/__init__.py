@@ -11,7 +11,7 @@ from comdefend.classifiers import load_classifier
 from comdefend.device import find_dtype
 from comdefend.errors import RequestError
 from comdefend.factory import is_factory, load_factory
-from comdefend.purifiers.base import Purifier, check_images, check_module, is_random
+from comdefend.purifiers.base import Purifier, check_images, check_module, is_ours, is_random
 from comdefend.purifiers.comdefend import ComDefendPurifier, load_comdefend
 from comdefend.purifiers.composition import Chain, Defended, Identity
 from comdefend.purifiers.feature_squeezing import FeatureSqueezing
@@ -39,6 +39,7 @@ __all__ = [
     "check_images",
     "check_module",
     "defend",
+    "is_ours",
     "is_random",
     "load_comdefend",
     "load_purifier",

@@ -102,6 +102,11 @@ def is_random(module: nn.Module) -> bool:
     return bool(getattr(module, "stochastic", False))
 
 
+def is_ours(module: nn.Module) -> bool:
+    """Whether all parts of a module are of this package, or torch's own, whose behaviour is known."""
+    return all(type(part).__module__.split(".")[0] in ("comdefend", "torch") for part in module.modules())
+
+
 def with_gradient_of(values: Tensor, stand_in: Tensor) -> Tensor:
     """`values`, bit for bit, with the gradient of `stand_in`, of the same shape."""
     passed: Tensor = _Passed.apply(values, stand_in)  # type: ignore[no-untyped-call]

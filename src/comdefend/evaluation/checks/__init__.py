@@ -12,14 +12,15 @@ import torch
 from comdefend.evaluation.checks import gradients, others, randomness, record
 from comdefend.evaluation.checks.probe import Check, Probe, made_at
 from comdefend.purifiers import ComDefendPurifier
+from comdefend.seeding import drawn_from
 
 __all__ = ["Check", "Probe", "all_checks", "made_at"]
 
 ALL = (
-    record.clean_accuracy, gradients.gradients, gradients.reported, gradients.modes, others.slow,
-    gradients.one_step, gradients.budgets, gradients.steps, gradients.restarts, others.other_attackers,
-    others.gradient_free, others.asked, others.noise, randomness.randomness, gradients.planted,
-    record.limits, record.rounding, record.warnings,
+    record.clean_accuracy, record.images, gradients.gradients, gradients.reported, gradients.modes,
+    others.slow, gradients.one_step, gradients.budgets, gradients.steps, gradients.restarts,
+    others.other_attackers, others.gradient_free, others.asked, others.noise, randomness.randomness,
+    randomness.alone, gradients.planted, record.limits, record.rounding, record.warnings,
 )  # fmt: skip
 """In the order of the report."""
 
@@ -38,8 +39,7 @@ def all_checks(probe: Probe, step: Callable[[str], None] | None = None) -> list[
     for check in _that_apply(probe):
         if step:
             step(f"check of {probe.name}: {check.__name__.replace('_', ' ')}")
-        with torch.random.fork_rng():  # each has the same random numbers, whatever ran before it
-            torch.manual_seed(probe.judge.seed)
+        with drawn_from(probe.judge.seed):  # each has the same random numbers, whatever ran before it
             found += list(check(probe))
     return found
 

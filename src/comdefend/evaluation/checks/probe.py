@@ -20,6 +20,9 @@ POINT = 0.01
 STEPS = 20
 """Of the checks' own PGD, at least."""
 
+_USUAL = {"steps": STEPS, "step": 0.125}
+"""Of PGD where none was asked for."""
+
 NOBODY = "no image withstood, so there is nothing to test"
 
 L2 = " (L2)"
@@ -77,8 +80,8 @@ class Probe:
     """One defence under one norm, at the budget `epsilon` (L-infinity: a fraction); `results` are those of
     the evaluation, which must know white-box attacks on it.
 
-    `mode` is the gradient mode that broke most, `tried` are all that were tried; `steps` are those of the PGD
-    that was asked for; `images` and `labels` are the first of the evaluation.
+    `mode` is the gradient mode that broke most, `tried` are all that were tried; `steps` of the size `step`
+    are those of the PGD that was asked for; `images` and `labels` are the first of the evaluation.
     """
 
     def __init__(
@@ -110,7 +113,12 @@ class Probe:
         followed = [r for r in here if r.n == most]
         self.mode = mode_of(min(followed, key=lambda r: r.accuracy)) if followed else "autograd"
         asked = [r for r in here if r.attack.startswith("pgd") and r.attack != SCANS[norm].title]
-        self.steps = max((int(r.settings.get("steps", 0)) for r in asked), default=0) or STEPS
+        longest = max(
+            (r.settings for r in asked if "steps" in r.settings),
+            key=lambda s: int(s["steps"]),
+            default=_USUAL,
+        )
+        self.steps, self.step = int(longest["steps"]), float(longest["step"])
         self.known: dict[tuple[object, ...], Tensor] = {}
         images = [(i, t) for _, i, t in judge.batches(self.sizes.images)]
         self.images, self.labels = (torch.cat(part) for part in zip(*images, strict=True))
@@ -125,18 +133,30 @@ class Probe:
         found = (r for r in worst_cases(self.results) if known_to(r, "white-box") and self.at_budget(r))
         return next(found, None)
 
+    def reported(self) -> list[Result]:
+        """White-box attacks at the checks' budget, on as many images as any of them."""
+        found = [
+            r for r in self.results
+            if known_to(r, "white-box") and self.at_budget(r) and r.attack != WORST
+        ]  # fmt: skip
+        return [r for r in found if r.n == max(other.n for other in found)]
+
     def standing(self, worst: Result) -> list[int]:
         """The places of the images that withstood, wherever they are."""
         found: list[int] = torch.nonzero(worst.shares > 0)[:, 0].tolist()
         return found
 
-    def found_more(self, attack: Attack, mode: str, rows: list[int], worst: Result) -> bool:
-        """Whether an attack breaks so many of some images that withstood that it would be a point of all."""
+    def broken(self, attack: Attack, mode: str, rows: list[int], worst: Result) -> float:
+        """How many of the images at some places, which withstood, an attack breaks: of a random defence the
+        sum of the shares of draws.
+        """
         if not rows:
-            return False
-        before = worst.shares[rows]
-        broken = float((before - self.retry(attack, mode, rows)).clamp_min(0).sum())
-        return self.more(broken / len(rows) * len(self.standing(worst)) / worst.n, 0, worst.n)
+            return 0.0
+        return float((worst.shares[rows] - self.retry(attack, mode, rows)).clamp_min(0).sum())
+
+    def found_more(self, broken: float, looked_at: int, worst: Result) -> bool:
+        """Whether so many broken of those looked at, which withstood, would be a point of all."""
+        return self.more(broken / max(looked_at, 1) * len(self.standing(worst)) / worst.n, 0, worst.n)
 
     def retry(self, attack: Attack, mode: str, rows: list[int]) -> Tensor:
         """The share of draws in which the images at some places withstand one attack."""
@@ -151,14 +171,14 @@ class Probe:
             found.append(self.judge.shares(self.name, at, labels, part[0]))
         return torch.cat(found)
 
-    def pgd(self, *, steps: int | None = None, restarts: int = 1) -> PGD:
+    def pgd(self, *, steps: int | None = None, step: float = 0.125, restarts: int = 1) -> PGD:
         """The margin first, which no saturated probability can stop; by default with no fewer steps than the
         PGD that was asked for.
         """
         steps = steps or max(STEPS, self.steps)
         kind = PGDL2 if self.norm == "l2" else PGD
         return kind(
-            steps=steps, step=0.125, restarts=restarts, losses=("margin", "cross-entropy", "dlr"),
+            steps=steps, step=step, restarts=restarts, losses=("margin", "cross-entropy", "dlr"),
             early=not self.random, sure=SURE if self.random else 1,
         )  # fmt: skip
 
@@ -189,8 +209,11 @@ class Probe:
 
     def more(self, one: float, other: float, images: int = 0) -> bool:
         """Whether one accuracy exceeds another by more than a point, and by more than one image."""
-        count = images or len(self.images)
-        return one - other > max(POINT, 1.5 / count) + (2 * POINT if self.random else 0)
+        return one - other > self.tolerance(images or len(self.images))
+
+    def tolerance(self, images: int) -> float:
+        """The difference of accuracies on so many images that is not held against an attack."""
+        return max(POINT, 1.5 / images) + (2 * POINT if self.random else 0)
 
     def at_budget(self, result: Result) -> bool:
         threat = result.threat_model

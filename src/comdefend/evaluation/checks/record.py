@@ -11,6 +11,13 @@ from comdefend.evaluation.checks.probe import POINT, Check, Probe, known_to
 from comdefend.evaluation.judge import Situation
 from comdefend.evaluation.results import ThreatModel
 from comdefend.purifiers import ComDefendPurifier
+from comdefend.seeding import drawn_from
+
+ENOUGH = 100
+"""Images that tell one point of accuracy, or nearly."""
+
+SAME = 1e-2
+"""How far logits may lie apart, as a share of the largest, and count as the same."""
 
 
 def clean_accuracy(probe: Probe) -> Iterator[Check]:
@@ -24,33 +31,57 @@ def clean_accuracy(probe: Probe) -> Iterator[Check]:
     )  # fmt: skip
 
 
+def images(probe: Probe) -> Iterator[Check]:
+    """What the other checks can notice with the images that there are."""
+    few, tolerated = len(probe.images), probe.tolerance(len(probe.images))
+    yield probe.line(
+        "images", "warn" if few < ENOUGH else "pass",
+        f"{probe.clean.n} attacked, {few} of them by the checks, which let differences up to "
+        f"{tolerated:.1%} pass",
+        f"with fewer than {ENOUGH} images a weak attack can go unnoticed",
+    )  # fmt: skip
+
+
 def limits(probe: Probe) -> Iterator[Check]:
-    """Budget, range and logits are verified before and during the work. What is left: a mode may
-    borrow a gradient, but must not change what is attacked.
+    """A mode may borrow a gradient, but must not change what is attacked; and what comes out must be logits.
+    Budget and range are verified during the work.
     """
-    count = sum(r.threat_model is not None for r in probe.results)
-    images, others = probe.images[: probe.sizes.few], []
+    images = probe.images[: probe.sizes.few]
     # Half of them with noise: a mode may be true to the defence on clean images alone.
     images = torch.cat([images, random_start(images, probe.epsilon, "linf")])
 
     def drawn(model: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-        with torch.random.fork_rng():
-            torch.manual_seed(probe.judge.seed)
+        with drawn_from(probe.judge.seed):
             return model(at).detach()
 
-    with torch.no_grad():
-        own = drawn(lambda at: probe.judge.classifier(probe.purifier(at)), images)
-    for mode in probe.tried:
-        # As an attack sees it: with gradients.
-        logits = drawn(probe.view(mode, draws=1), images.clone().requires_grad_(True))
-        if not torch.allclose(logits, own, rtol=1e-2, atol=1e-2 * float(own.abs().max())):
-            others.append(mode)
-    yield probe.line(
-        "budget, range, logits", "fail" if others else "pass",
-        f"{count} attacks" + (f"; not the defence itself: {', '.join(others)}" if others else ""),
-        "every adversarial image must lie within its budget and [0, 1], the classifier give logits, and "
-        "every gradient mode attack the defence itself",
+    name, meaning = "budget, range, logits", (
+        "every adversarial image lies within its budget and [0, 1], or the evaluation would have stopped; "
+        "every gradient mode must attack the defence itself, and the classifier give logits"
     )  # fmt: skip
+    with torch.no_grad():
+        own, again = (drawn(lambda at: probe.judge.classifier(probe.purifier(at)), images) for _ in "12")
+    scale = max(float(own.abs().max()), 1e-12)
+    if float((own - again).abs().max()) > SAME * scale:
+        figure = "answers differ under one seed, so that modes could not be compared with the defence"
+        yield probe.line(name, "warn", figure, meaning)
+        return
+    apart = {
+        mode: float((drawn(probe.view(mode, draws=1), images.clone().requires_grad_(True)) - own).abs().max())
+        for mode in probe.tried
+    }  # with gradients, as an attack sees it
+    others = [mode for mode, away in apart.items() if away > SAME * scale]
+    sums = own.sum(1)
+    if others:
+        yield probe.line(name, "fail", f"not the defence itself: {', '.join(others)}", meaning)
+    elif float((sums - sums[0]).abs().max()) < 1e-4 * scale < float(sums[0].abs()):
+        figure = f"the logits of every image sum to {float(sums[0]):.3g}: are they scaled probabilities?"
+        yield probe.line(name, "warn", figure, meaning)
+    else:
+        away = max(apart.values(), default=0.0) / scale
+        figure = (
+            f"{len(apart)} modes, whose logits differ from the defence's by up to {away:.1g} of the largest"
+        )
+        yield probe.line(name, "pass", figure, meaning)
 
 
 def rounding(probe: Probe) -> Iterator[Check]:
