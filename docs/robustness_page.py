@@ -1,14 +1,15 @@
 """The tables of docs/robustness.md, from what benchmarks/robustness.py left."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from pages import origin, table_of
 
-from comdefend.evaluation import Result, kept_results
+from comdefend.evaluation import Result, kept_results, wilson
 from comdefend.evaluation.adaptive import WORST, worst_of
 from comdefend.evaluation.checks import Check, made_at
-from comdefend.evaluation.tables import caption, counted, label, percent, rows
+from comdefend.evaluation.tables import both, caption, counted, label, percent, rows
 from comdefend.evaluation.tables import defences as names_of_defences
 
 EVALUATIONS = {
@@ -58,6 +59,24 @@ def summary(folder: Path) -> str:
     return "\n".join(table_of(heads, lines))
 
 
+def rounding(folder: Path) -> str:
+    """The smallest perturbations for the bare classifier, and what storing them in 8 bits undoes alone."""
+    lines = []
+    for name in ("cifar10", "fashion-mnist"):
+        results = _results(folder, name)
+        own = {
+            (r.defence, r.attack): r for r in results
+            if r.protocol == "minimal" and r.threat_model and r.threat_model.knowledge == "gray-box"
+        }  # fmt: skip
+        for (defence, attack), bare in own.items():
+            if defence == "none" and bare.rounded is not None:
+                stored = replace(bare, correct=bare.rounded, interval=wilson(bare.rounded, bare.n))
+                code = own["comdefend", attack]
+                lines.append((bare.data, attack, *map(percent, (bare, stored, code))))
+    heads = ("data", "attack", "no purifier", "no purifier, stored in 8 bits", "comdefend")
+    return "\n".join(table_of(heads, lines))
+
+
 def _worst(clean: Result, results: list[Result], knowledge: str, protocol: str | None, norm: str) -> str:
     """The worst case over the results of one attacker; the white-box one may make those of all. Where slow
     attacks saw fewer images, that of these follows.
@@ -100,7 +119,7 @@ def evaluation(folder: Path, name: str) -> str:
             [
                 (
                     *row.words(),
-                    *(counted(row.results[d], shown) if d in row.results else "" for d in defences),
+                    *(both(row.results[d], shown) if d in row.results else "" for d in defences),
                 )
                 for row in rows(shown)
             ],

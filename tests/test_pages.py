@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from comdefend.atomic import write_json
-from comdefend.evaluation import Result, wilson, write_results
+from comdefend.evaluation import Result, read_results, wilson, write_results
 from comdefend.evaluation.checks import Check
 from comdefend.evaluation.results import ThreatModel, pack
 from tests.conftest import ROOT
@@ -127,3 +127,37 @@ def test_an_evaluations_page_names_the_checks_that_fail(
         text = page.evaluation(tmp_path, "mine")
         assert f"With `--strict` this evaluation {strict}" in text
         assert ("| defence | check at 8/255 linf |  | found |" in text) == bool(checks)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "fashion-mnist"])
+def test_the_words_of_the_page_on_robustness_are_what_was_found(name: str) -> None:
+    """That most fall back, that next to nothing is left, nothing, a part: no table fills these in."""
+    folder = ROOT / "docs" / "results" / "robustness"
+
+    def left(evaluation: str, defence: str, knowledge: str, *protocols: str, norm: str = "linf") -> float:
+        """The share that withstands every attack of an attacker; the white-box one may make those of all."""
+        results = read_results(folder / evaluation / "results.json")
+        clean = next(r for r in results if r.defence == defence and r.threat_model is None)
+        shares = clean.shares
+        for r in results:
+            if r.defence == defence and r.threat_model and r.threat_model.norm == norm and r.protocol in (
+                protocols or ("fixed", "minimal")
+            ) and knowledge in ("white-box", r.threat_model.knowledge):  # fmt: skip
+                shares[: r.n] = torch.minimum(shares[: r.n], r.shares)
+        return float(shares.mean())
+
+    assert left(name, "comdefend", "gray-box", "minimal") > 0.7
+    assert left(name, "comdefend", "gray-box", "fixed") < 0.05
+    assert left(name, "comdefend", "white-box") < 0.01
+    assert 0.1 < left(name, "comdefend", "gray-box", norm="l2") < 0.8
+    assert 0.2 < left(f"{name}-adversarial", "none", "white-box") < 0.8
+
+
+def test_storing_in_8_bits_undoes_a_part_of_the_smallest_perturbations(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page = load("robustness_page", monkeypatch)
+    _, _, *lines = page.rounding(ROOT / "docs" / "results" / "robustness").splitlines()
+    for line in lines:
+        bare, stored, code = (float(cell.split()[0]) for cell in line.split("|")[3:6])
+        assert bare + 10 < stored < code

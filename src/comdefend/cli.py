@@ -7,6 +7,7 @@ puts one JSON document on standard output; everything else goes to standard erro
 import json
 import logging
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -160,6 +161,7 @@ def train(
 
 @app.command()
 def evaluate(
+    context: typer.Context,
     classifier: Annotated[str, typer.Option(help="Zoo name, weights file, or PATH.py:FACTORY.")],
     data: Annotated[str, typer.Option(help="cifar10, fashion-mnist, mnist, a path, hf:..., sample:...")],
     defences: Annotated[
@@ -276,7 +278,8 @@ def evaluate(
                 f"Nothing of what {str(output)!r} held fits these settings: all was run anew.",
                 file=sys.stderr,
             )
-        _show_report(report, write_report(report, output), json_)
+        command = shlex.join(["comdefend", *context.obj])
+        _show_report(report, write_report(report, output, command=command), json_)
     failed = [check for check in report.checks if check.status == "fail"]
     if strict and failed:
         raise WorkError(
@@ -410,8 +413,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; errors that a user can act on become one line."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("comdefend").setLevel(logging.INFO)
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        code = app(args=given, obj=given, standalone_mode=False)
         if code == _INTERRUPTED:
             return _fail("interrupted", 1)
         return code if isinstance(code, int) else 0

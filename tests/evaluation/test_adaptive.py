@@ -148,19 +148,28 @@ def test_the_worst_case_counts_images_and_not_averages() -> None:
 
 
 @pytest.mark.parametrize(
-    "defence",
-    ["feature-squeezing:bits=4,window=1", "jpeg:quality=75", "resize-pad"],
+    ("defence", "mode", "left"),
+    [
+        ("feature-squeezing:bits=4,window=1", "identity", 0.1),
+        ("feature-squeezing:bits=4,window=1", "surrogate", 0.1),
+        ("jpeg:quality=75", "identity", 0.2),
+        ("jpeg:quality=75", "surrogate", 0.1),
+        ("resize-pad", "autograd", 0.1),
+    ],
 )
-def test_bpda_and_eot_break_what_they_are_published_to_break(defence: str, sample: ImageSet) -> None:
+def test_bpda_and_eot_break_what_they_are_published_to_break(
+    defence: str, mode: str, left: float, sample: ImageSet
+) -> None:
     """Athalye et al., 2018: bit-depth reduction and JPEG by BPDA, random resizing by EOT."""
     made = evaluate(
         "cifar10-resnet9-plain", defence, data=sample, attacks=["pgd"], epsilons=[BUDGET], limit=10,
-        knowledge=["white-box"], modes=["autograd" if defence == "resize-pad" else "surrogate"], draws=3,
-        protocols=["fixed"], checks=False,
+        knowledge=["white-box"], modes=[mode], draws=3, protocols=["fixed"], checks=False,
     )  # fmt: skip
     clean = next(r for r in made.results if r.defence == defence and r.threat_model is None)
     assert clean.accuracy > 0.7
-    assert accuracy(made, defence=defence, knowledge="white-box") <= 0.1
+    through = [r for r in made.results if r.defence == defence and r.attack == "pgd" and mode in r.via]
+    assert len(through) == 1
+    assert through[0].accuracy <= left
 
 
 def test_a_random_defence_is_judged_by_many_draws(sample: ImageSet) -> None:
@@ -240,7 +249,7 @@ def test_what_slow_attacks_saw_is_told_apart_from_the_rest() -> None:
     scan = replace(slow, attack="pgd:steps=10,step=0.25")
     (worst,) = worst_cases([clean, quick, slow, estimate])
     assert (worst.n, worst.correct, worst.every) == (200, 120, (100, 20))
-    assert counted(worst, [clean]).endswith("; 20.0 [13, 29] n=100")
+    assert counted(worst, [clean]).endswith("; 20.0 [13.3, 28.9] n=100")
     (alone,) = worst_cases([clean, quick, estimate, scan])
     assert alone.every is None
 

@@ -494,6 +494,11 @@ def test_strict_fails_where_the_gradient_is_hidden(
     assert "gradient health" in capsys.readouterr().err
     assert main([*words, "--overwrite"]) == 0
     assert (tmp_path / "r" / "checks.json").is_file()
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert f"comdefend evaluate --classifier {net}:make --data sample:cifar10" in page
+    assert ("Gradient modes were chosen: autograd." in page) == bool(modes)
+    assert "Not checked" not in page
     assert main([*words, "--overwrite", "--no-checks"]) == 0
     assert not (tmp_path / "r" / "checks.json").exists()
+    assert "Not checked" in (tmp_path / "r" / "report.html").read_text()
     assert not (tmp_path / "r" / "curves.png").exists()

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
-from comdefend.evaluation.fingerprint import digest, fingerprint, surroundings
+from comdefend.evaluation.fingerprint import answers, digest, fingerprint, surroundings
 from comdefend.factory import load_factory
 from tests.conftest import TinyClassifier
 
@@ -32,6 +34,8 @@ def test_surroundings_are_settings_buffers_and_files_beside(tmp_path: Path) -> N
     )
     network = load_factory(f"{tmp_path / 'net.py'}:Net")
     found = {surroundings(network)}
+    network.register_forward_hook(lambda *_: None, always_call=True)  # as while it is judged
+    assert surroundings(network) in found
     vars(network)["strength"] = 3.0
     found.add(surroundings(network))
     mask = torch.ones(2)
@@ -43,6 +47,22 @@ def test_surroundings_are_settings_buffers_and_files_beside(tmp_path: Path) -> N
     found.add(surroundings(network))
     assert len(found) == 5
     assert surroundings(network) in found
+
+
+def test_what_no_hash_of_the_parts_sees_is_seen_in_the_answers() -> None:
+    class Scaling(nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.factors = np.array([factor])
+
+        def forward(self, images: Tensor) -> Tensor:
+            return images - float(self.factors[0])
+
+    images = torch.rand(2, 3, 4, 4)
+    one, same, other = Scaling(0.1), Scaling(0.1), Scaling(0.2)
+    assert digest(one) == digest(other)
+    assert surroundings(one) == surroundings(other)
+    assert answers(one, images) == answers(same, images) != answers(other, images)
 
 
 def test_a_fingerprint_depends_on_every_value_and_on_no_order() -> None:

@@ -14,12 +14,12 @@ from comdefend.device import find_device
 from comdefend.errors import RequestError
 from comdefend.evaluation import adaptive
 from comdefend.evaluation.checks import Check, Probe, all_checks
-from comdefend.evaluation.fingerprint import digest, fingerprint, surroundings
+from comdefend.evaluation.fingerprint import answers, digest, fingerprint, surroundings
 from comdefend.evaluation.judge import Example, Judge, Situation, as_judged
 from comdefend.evaluation.request import Request
 from comdefend.evaluation.results import Knowledge, Result, ThreatModel
 from comdefend.evaluation.tables import as_text
-from comdefend.purifiers import Identity, Purifier, check_module, load_purifier
+from comdefend.purifiers import Identity, Purifier, check_module, is_ours, load_purifier
 
 Progress = Callable[[int, int, str], None]
 """Called with (steps done, steps in all, what is under way)."""
@@ -164,8 +164,32 @@ def evaluate(
             results = [*results, *adaptive.worst_cases(results)]
         found = _checked(run, request) if checks and clean and "white-box" in request.knowledge else []
         pictures = run.pictures()
-    notes = [*_few_classes(images, counts[name]), *notes]
+    notes = [*_few_classes(images, counts[name]), *_left_out(request, checked=bool(found)), *notes]
     return Report(results, found, pictures, images.classes, tuple(notes))
+
+
+def _left_out(request: Request, *, checked: bool) -> list[str]:
+    """Notes of what a white-box evaluation was spared, which nobody would see in its numbers."""
+    if "white-box" not in request.knowledge or not request.attacks:
+        return []
+    notes = []
+    if request.modes:
+        notes.append(
+            f"Gradient modes were chosen: {', '.join(request.modes)}. An attacker has the choice of all."
+        )
+    if not checked:
+        notes.append("Not checked: nothing says whether these attacks were strong enough to mean anything.")
+        return notes
+    asked = request.budgets(request.one_each(queries=False))
+    threats = {ThreatModel(attack.norm, epsilon) for attack, epsilon in asked if epsilon}
+    unchecked = threats - {ThreatModel(norm, epsilon) for norm, epsilon in request.checked_at().items()}
+    if unchecked:
+        budgets = sorted(unchecked, key=lambda t: (t.norm, t.epsilon))
+        notes.append(
+            "Checks were made at one budget of each norm; at "
+            + ", ".join(f"{t.budget()} {t.norm}" for t in budgets) + " nothing was checked."
+        )  # fmt: skip
+    return notes
 
 
 def _few_classes(images: ImageSet, known: int) -> list[str]:
@@ -257,8 +281,9 @@ class _Run:
             "data": judge.data.name, "classifier": classifier, "seed": judge.seed, **provenance.made()
         }  # fmt: skip
         self.found: dict[Situation, list[Result]] = {}
-        self.digests = {name: _all_of(module) for name, module in judge.defences.items()}
-        self.network = _all_of(judge.classifier)
+        self.first = judge.data.images(judge.chosen[:2]).to(judge.device)
+        self.digests = {name: _all_of(module, self.first) for name, module in judge.defences.items()}
+        self.network = _all_of(judge.classifier, self.first)
         self.images = judge.data.digest(judge.chosen)
 
     def all(self, situations: Sequence[Situation]) -> None:
@@ -275,19 +300,19 @@ class _Run:
         return self.found[situation][0].shares
 
     def _one(self, situation: Situation) -> None:
-        target = _all_of(situation.target)
+        target = _all_of(situation.target, self.first)
         prints = {name: self._fingerprint(situation, name, target) for name in situation.defences}
         title = situation.attack.title if situation.attack else "none"
         kept = [
-            replace(self.known[p], attack=title, classifier=self.common["classifier"])
-            for p in prints.values() if p in self.known and self._whole(situation, self.known[p])
+            self._signed(self.known[p], title) for p in prints.values()
+            if p in self.known and self._whole(situation, self.known[p])
         ]  # fmt: skip
         if len(kept) == len(prints):
             self.done += self.judge.count(situation.limit)
         else:
             outcome = self.judge.run(situation, examples=self.examples, step=self._step)
             kept = [
-                replace(result, fingerprint=prints[result.defence])
+                replace(self._signed(result, title), fingerprint=prints[result.defence])
                 for result in outcome.results(self.judge.defences, self.common)
             ]
             if outcome.example:
@@ -296,6 +321,14 @@ class _Run:
         self.results += kept
         if self.keep:
             self.keep(self.results)
+
+    def _signed(self, result: Result, title: str) -> Result:
+        """A result, new or kept, with what the fingerprint says without telling it."""
+        return replace(
+            result, attack=title, classifier=self.common["classifier"], batch=self.judge.batch,
+            device=self.judge.device,
+            digests={"classifier": self.network[0], "defence": self.digests[result.defence][0]},
+        )  # fmt: skip
 
     def _whole(self, situation: Situation, known: Result) -> bool:
         """Whether a kept result has all that is measured here: gray-box attackers alone leave less."""
@@ -349,8 +382,12 @@ class _Run:
         )
 
 
-def _all_of(module: nn.Module) -> list[str]:
-    return [digest(module), surroundings(module)]
+def _all_of(module: nn.Module, images: Tensor) -> list[str]:
+    """Hashes of all that decides what a module answers; of somebody else's also of what it does answer, since
+    it may hold what no hash of its parts sees.
+    """
+    found = [digest(module), surroundings(module)]
+    return found if is_ours(module) else [*found, answers(module, images)]
 
 
 def _version(defence: nn.Module) -> int:

@@ -16,6 +16,7 @@ from comdefend.evaluation.results import Result, write_results
 from comdefend.evaluation.tables import (
     HEADINGS,
     KNOWN,
+    both,
     card,
     counted,
     defences,
@@ -52,8 +53,10 @@ footer { color: #666; font-size: .85rem; margin-top: 2rem; }
 """
 
 
-def write_report(report: Report, folder: Path) -> dict[str, Path]:
-    """Write the report; the paths of `results`, `page` and, where there are examples, `grid`."""
+def write_report(report: Report, folder: Path, *, command: str = "") -> dict[str, Path]:
+    """Write the report; the paths of `results`, `page` and, where there are any, `checks` and the `grid` of
+    examples. `command` is the one that made it, for running it again.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = {"results": folder / RESULTS, "page": folder / PAGE}
     write_results(paths["results"], report.results)
@@ -85,18 +88,19 @@ def write_report(report: Report, folder: Path) -> dict[str, Path]:
         target.write_bytes(drawn)
         paths.setdefault("grid", target)
         pictures.append((example.title, drawn))
-    paths["page"].write_text(_page(report, pictures))
+    paths["page"].write_text(_page(report, pictures, command))
     return paths
 
 
-def _page(report: Report, pictures: Sequence[tuple[str, bytes]]) -> str:
+def _page(report: Report, pictures: Sequence[tuple[str, bytes]], command: str) -> str:
     results = report.results
     first = results[0]
     sections = "".join(
         f'<h2>{html.escape(title)}</h2><img alt="{html.escape(title)}" src="{as_data_uri(png)}">'
         for title, png in pictures
     )
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in (*report.notes, *_flags(results)))
+    notes = "".join(f"<p><strong>{html.escape(note)}</strong></p>" for note in report.notes)
+    flags = "".join(f"<li>{html.escape(flag)}</li>" for flag in _flags(results))
     facts = ", ".join(f"{k} {v}" for k, v in [*first.software.items(), *first.hardware.items()])
     threat = card(results)
     if not any(r.threat_model and r.threat_model.knowledge == "white-box" for r in results):
@@ -109,13 +113,15 @@ def _page(report: Report, pictures: Sequence[tuple[str, bytes]]) -> str:
 <meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>
 <h1>{html.escape(first.classifier)} on {html.escape(first.data)}</h1>
 <dl class="card">{facts_of_card}</dl>
+{notes}
 {_headlines(results)}
 {_checks(report.checks)}
 <h2>Every attack</h2>
+<p>"broke": how many images that a defence got right without an attack this attack alone turned.</p>
 {_situations(results)}
-{f"<ul>{notes}</ul>" if notes else ""}
+{f"<ul>{flags}</ul>" if flags else ""}
 {sections}
-{_again(results)}
+{_again(results, command)}
 <footer>seed {first.seed}, commit {html.escape(first.commit or "unknown")}; {html.escape(facts)}</footer>
 </body></html>
 """
@@ -150,25 +156,18 @@ def _checks(checks: Sequence[Check]) -> str:
     return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _both(result: Result, results: Sequence[Result]) -> str:
-    """What is right of the adversarial images, and of the same stored in 8 bits where that differs."""
-    after = "" if result.rounded is None else f"{100 * result.rounded / result.n:.1f}"
-    before = f"{100 * result.accuracy:.1f}"
-    return counted(result, results) + (f" ({after} in 8 bits)" if after not in ("", before) else "")
-
-
 def _situations(results: Sequence[Result]) -> str:
-    """Every attack on its own, with how many images it broke of the model that it was made on: one for all
-    defences, or each defended classifier.
-    """
+    """Every attack on its own, with how many images it broke of each defence."""
     names = defences(results)
+    clean = {r.defence: r.shares for r in results if r.threat_model is None}
     lines = []
     for row in rows([r for r in results if r.attack != WORST]):
-        fooled = {label(name): r.fooled for name, r in row.results.items() if r.fooled is not None}
-        broke = ", ".join(f"{name} {count}" for name, count in fooled.items())
-        if len(set(fooled.values())) == 1:
-            broke = str(next(iter(fooled.values())))
-        cells = [_both(row.results[name], results) if name in row.results else "" for name in names]
+        turned = {
+            label(name): float((clean[name][: r.n] - r.shares).clamp_min(0).sum())
+            for name, r in row.results.items() if r.threat_model and name in clean
+        }  # fmt: skip
+        broke = ", ".join(f"{name} {count:.4g}" for name, count in turned.items())
+        cells = [both(row.results[name], results) if name in row.results else "" for name in names]
         lines.append([*row.words(), broke, *cells])
     return _table([*HEADINGS, "broke", *(label(n) for n in names)], lines, len(HEADINGS))
 
@@ -193,7 +192,7 @@ def _flags(results: Sequence[Result]) -> list[str]:
     )
 
 
-def _again(results: Sequence[Result]) -> str:
+def _again(results: Sequence[Result], command: str) -> str:
     """Every setting that is needed to run it again."""
     attacks: dict[str, dict[str, Any]] = {}
     for r in results:
@@ -204,9 +203,22 @@ def _again(results: Sequence[Result]) -> str:
             ):  # an attack has other settings by attacker and mode
                 name += f", {r.threat_model.knowledge} {r.via}"
             attacks.setdefault(name, r.settings)
-    made = {label(r.defence): r.defence_settings for r in results}
+    made = {
+        label(r.defence): {**r.defence_settings, "digest": r.digests.get("defence", "not known")}
+        for r in results
+    }
+    first = results[0]
+    whole = {
+        "evaluation": {
+            "seed": first.seed,
+            "batch": first.batch or "not known",
+            "device": first.device or "cpu",
+        },
+        "classifier": {"digest": first.digests.get("classifier", "not known")},
+    }
     lines = [
         f"<dt>{html.escape(name)}</dt><dd>{html.escape(json.dumps(settings))}</dd>"
-        for name, settings in {**attacks, **made}.items()
+        for name, settings in {**whole, **attacks, **made}.items()
     ]
-    return f"<h2>Settings</h2><dl>{''.join(lines)}</dl>"
+    again = f"<p><code>{html.escape(command)}</code></p>" if command else ""
+    return f"<h2>Settings</h2>{again}<dl>{''.join(lines)}</dl>"

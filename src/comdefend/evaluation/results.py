@@ -19,7 +19,8 @@ Knowledge = Literal["gray-box", "white-box", "black-box"]
 KNOWLEDGE: dict[Knowledge, str] = {
     "gray-box": "the attacker knows the classifier and its weights, not the defence (the paper's setting)",
     "white-box": "the attacker knows classifier and defence, with their weights, and differentiates both",
-    "black-box": "the attacker knows neither, and asks the defended classifier for its answers",
+    "black-box": "the attacker knows neither, and asks the defended classifier: Square for its logits, "
+    "HopSkipJump for its labels alone",
 }
 """What the attacker knows, in words."""
 
@@ -70,7 +71,9 @@ class Result:
     alone that all attacks were given but for estimates and labels, where some were given fewer: how many
     they are, and how many are right. `settings` are the attack's, `defence_settings` what identifies
     the defence (for ComDefend the weights, their SHA-256, and what it computed in). `interval`:
-    95 %, Wilson. `fingerprint`: a hash of all that the number depends on, where someone keeps results to not
+    95 %, Wilson. `batch`: how many images went at a time, on which what an attack draws depends (0: not
+    known). `digests`: hashes of the weights and the code, where it is not this package's, of classifier and
+    defence. `fingerprint`: a hash of all that the number depends on, where someone keeps results to not
     run them again.
     """
 
@@ -98,6 +101,9 @@ class Result:
     seed: int = 0
     seconds: float = 0.0
     interval: tuple[float, float] = (0.0, 1.0)
+    batch: int = 0
+    device: str = ""
+    digests: dict[str, str] = field(default_factory=dict)
     software: dict[str, str] = field(default_factory=dict)
     hardware: dict[str, str | int] = field(default_factory=dict)
     commit: str | None = None

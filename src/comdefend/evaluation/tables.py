@@ -83,7 +83,7 @@ def label(defence: str) -> str:
 
 def percent(result: Result) -> str:
     low, high = result.interval
-    return f"{100 * result.accuracy:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
+    return f"{100 * result.accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def card(results: Sequence[Result]) -> dict[str, str]:
@@ -231,6 +231,13 @@ def counted(result: Result, results: Sequence[Result]) -> str:
     count, correct = result.every
     both = replace(result, n=count, correct=correct, interval=wilson(correct, count), every=None)
     return f"{percent(result)}{fewer}; {percent(both)} n={count}"
+
+
+def both(result: Result, results: Sequence[Result]) -> str:
+    """What is right of the adversarial images, and of the same stored in 8 bits where that differs."""
+    after = "" if result.rounded is None else f"{100 * result.rounded / result.n:.1f}"
+    before = f"{100 * result.accuracy:.1f}"
+    return counted(result, results) + (f" ({after} in 8 bits)" if after not in ("", before) else "")
 
 
 def check_table(checks: Sequence[Check]) -> Table:

@@ -24,9 +24,9 @@ def clean_accuracy(probe: Probe) -> Iterator[Check]:
     """What the defence costs without an attack."""
     own = probe.clean
     lost = max((r.accuracy - own.accuracy for r in probe.bare if r.threat_model is None), default=0.0)
+    cost = f", {max(lost, 0):.1%} lost" if probe.name != "none" else ""
     yield probe.line(
-        "clean accuracy", "warn" if lost > 5 * POINT else "pass",
-        f"{own.accuracy:.1%}, {max(lost, 0):.1%} lost",
+        "clean accuracy", "warn" if lost > 5 * POINT else "pass", f"{own.accuracy:.1%}{cost}",
         "what the defence costs without any attack; robustness is to be read against it",
     )  # fmt: skip
 
