@@ -23,7 +23,6 @@ from comdefend.data import ImageSet, load_data
 from comdefend.device import fast_dtype
 from comdefend.evaluation import evaluate, wilson
 from comdefend.evaluation.adaptive import WORST
-from comdefend.evaluation.checks.probe import known_to
 from comdefend.evaluation.reconstruction import reconstruction
 from comdefend.model import ComDefend, ComDefendConfig
 from comdefend.purifiers import ComDefendPurifier, load_purifier
@@ -92,12 +91,12 @@ def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet, run: 
         checks=False, limit=ATTACKED, examples=0,
     ).results  # fmt: skip
     modes = {
-        r.via: None for r in results
-        if known_to(r, "white-box") and (r.attack, r.defence, r.n) == ("pgd", name, ATTACKED)
+        r.mode: None for r in results
+        if r.knowledge == "white-box" and (r.attack, r.defence, r.n) == ("pgd", name, ATTACKED)
     }  # fmt: skip
     worst = {
-        r.threat_model.knowledge.replace("-", "_"): r
-        for r in results if r.defence == name and r.attack == WORST and r.threat_model
+        r.knowledge.replace("-", "_"): r
+        for r in results if r.defence == name and r.attack == WORST and r.knowledge
     }  # fmt: skip
     return {
         **scores,
@@ -149,8 +148,7 @@ def ship(run: Path, file: str, made: dict[str, Any]) -> zoo.Facts:
     source = run / file
     known = zoo.Facts(**json.loads(source.with_suffix(".json").read_text()))
     data = load_data(known.data, split="test")
-    facts, tensors = zoo.read(str(source), kind=known.kind)
-    network = zoo.fill(NETWORKS[known.kind](known.architecture), tensors, name=known.name)
+    network, facts = zoo.rebuild(str(source), NETWORKS[known.kind], kind=known.kind)
     scores = SCORES[known.kind](network, known, data, run)
     scores["measured"] = {"seed": 0, **made}
     return zoo.write(network, replace(facts, scores=scores, sha256=""), WEIGHTS / f"{known.name}.safetensors")

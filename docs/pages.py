@@ -50,7 +50,7 @@ def by_column(results: list[Result]) -> dict[str, Result | None]:
     def worst(wanted: Callable[[Result], bool], epsilon: int, knowledge: str = "gray-box") -> Result | None:
         made = [
             r for r in own
-            if r.threat_model and r.attack != WORST and r.threat_model.knowledge == knowledge
+            if r.threat_model and r.attack != WORST and r.knowledge == knowledge
             and abs((r.threat_model.epsilon or 0) - epsilon / 255) < 1e-9 and wanted(r)
         ]  # fmt: skip
         if not made or made[0].threat_model is None:
@@ -59,9 +59,9 @@ def by_column(results: list[Result]) -> dict[str, Result | None]:
 
     found = [
         clean[max(clean)],
-        *(worst(lambda r: not r.via and ":" not in r.attack, epsilon) for epsilon in BUDGETS),
+        *(worst(lambda r: not r.source and ":" not in r.attack, epsilon) for epsilon in BUDGETS),
         worst(lambda r: r.attack.startswith("bim:"), 8),
-        worst(lambda r: r.via.startswith("transfer"), 8),
+        worst(lambda r: bool(r.source), 8),
         worst(lambda _: True, 8, "white-box"),
     ]
     return dict(zip(COLUMNS, found, strict=True))

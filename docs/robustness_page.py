@@ -66,7 +66,7 @@ def rounding(folder: Path) -> str:
         results = _results(folder, name)
         own = {
             (r.defence, r.attack): r for r in results
-            if r.protocol == "minimal" and r.threat_model and r.threat_model.knowledge == "gray-box"
+            if r.protocol == "minimal" and r.knowledge == "gray-box"
         }  # fmt: skip
         for (defence, attack), bare in own.items():
             if defence == "none" and bare.rounded is not None:
@@ -84,10 +84,10 @@ def _worst(clean: Result, results: list[Result], knowledge: str, protocol: str |
     made = [
         r for r in results
         if r.threat_model and r.threat_model.norm == norm and r.threat_model.epsilon is not None
-        and (knowledge == "white-box" or r.threat_model.knowledge == knowledge)
+        and (knowledge == "white-box" or r.knowledge == knowledge)
         and (protocol is None or r.protocol == protocol)
     ]  # fmt: skip
-    threats = [r.threat_model for r in made if r.threat_model and r.threat_model.knowledge == knowledge]
+    threats = [r.threat_model for r in made if r.threat_model and r.knowledge == knowledge]
     if not threats:
         return ""
     worst = worst_of(clean, made, threats[0])

@@ -90,7 +90,7 @@ def gray_box() -> str:
 def _accuracies(name: str, wanted: Callable[[str], bool] = lambda _: True) -> str:
     results = [
         r for r in read_results(RESULTS / f"{name}.json")
-        if wanted(f"{r.threat_model.budget()} {r.threat_model.norm}" if r.threat_model else "-")
+        if wanted(r.threat_model.in_words() if r.threat_model else "-")
     ]  # fmt: skip
     defences = names_of_defences(results)
     lines = [

@@ -41,11 +41,11 @@ def everything(classifier: str, defence: str) -> list[Result]:
         threat = ThreatModel("linf", epsilon / 255, "gray-box", "untargeted")
         right = 6 - epsilon // 4
         found.append(result(classifier, defence, right, attack, threat_model=threat, protocol="fixed"))
-    for knowledge, via, right in (("gray-box", "transfer from another", 5), ("white-box", "identity", 1)):
+    for knowledge, way, right in (
+        ("gray-box", {"source": "another"}, 5), ("white-box", {"mode": "identity"}, 1),
+    ):  # fmt: skip
         threat = ThreatModel("linf", 8 / 255, knowledge, "untargeted")  # type: ignore[arg-type]
-        found.append(
-            result(classifier, defence, right, "pgd", threat_model=threat, protocol="fixed", via=via)
-        )
+        found.append(result(classifier, defence, right, "pgd", threat_model=threat, protocol="fixed", **way))
     return found
 
 

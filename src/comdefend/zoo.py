@@ -6,11 +6,12 @@ shipped ones lie in `weights/`, each beside a JSON file with the same facts and 
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -59,6 +60,11 @@ class Facts:
         settings = self.recipe.get("pair" if self.recipe.get("trains") == "pair" else "classifier", {})
         return str(settings.get("purifier", "none"))
 
+    @property
+    def origin(self) -> dict[str, str]:
+        """What identifies the weights in a file of results."""
+        return {"weights": self.name, "sha256": self.sha256}
+
     def in_words(self) -> str:
         """What was measured, in words: "32.82 dB PSNR", "88.7 % accuracy"."""
         where = " behind its purifier" if self.purifier != "none" else ""
@@ -79,6 +85,8 @@ class Facts:
             )
         return ", ".join(found)
 
+
+Network = TypeVar("Network", bound=nn.Module)
 
 _UNITS = {
     "test_psnr": (1, 2, "dB PSNR"),
@@ -162,6 +170,23 @@ def read(reference: str, *, kind: Kind) -> tuple[Facts, dict[str, Tensor]]:
         if not counts and not (tensor.is_floating_point() and torch.isfinite(tensor.float()).all()):
             raise RequestError(f"weights {reference!r}: {key} does not hold finite floats")
     return found, {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}
+
+
+def rebuild(
+    reference: str, build: Callable[[dict[str, Any]], Network], *, kind: Kind
+) -> tuple[Network, Facts]:
+    """A trained network by shipped name or path, ready for use, and its facts. `build` makes it of the
+    architecture that the facts hold.
+
+    Raises `RequestError` as `read` does, and where the architecture is none or the weights do not fit it.
+    """
+    known, tensors = read(reference, kind=kind)
+    try:
+        network = build(known.architecture)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"weights {reference!r} have an impossible architecture: {error}") from error
+    fill(network, tensors, name=reference)
+    return network, known
 
 
 def fill(network: nn.Module, tensors: dict[str, Tensor], *, name: str) -> nn.Module:

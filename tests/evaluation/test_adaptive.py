@@ -167,7 +167,7 @@ def test_bpda_and_eot_break_what_they_are_published_to_break(
     )  # fmt: skip
     clean = next(r for r in made.results if r.defence == defence and r.threat_model is None)
     assert clean.accuracy > 0.7
-    through = [r for r in made.results if r.defence == defence and r.attack == "pgd" and mode in r.via]
+    through = [r for r in made.results if r.defence == defence and r.attack == "pgd" and r.mode == mode]
     assert len(through) == 1
     assert through[0].accuracy <= left
 
@@ -246,11 +246,11 @@ def test_what_slow_attacks_saw_is_told_apart_from_the_rest() -> None:
     quick = result([0] * 50 + [1] * 150, "pgd", "white-box")
     slow = result([0] * 80 + [1] * 20, "autoattack", "white-box")
     estimate = result([0] * 16, "pgd", "white-box")
-    scan = replace(slow, attack="pgd:steps=10,step=0.25")
+    trial = replace(slow, trial=True)
     (worst,) = worst_cases([clean, quick, slow, estimate])
     assert (worst.n, worst.correct, worst.every) == (200, 120, (100, 20))
     assert counted(worst, [clean]).endswith("; 20.0 [13.3, 28.9] n=100")
-    (alone,) = worst_cases([clean, quick, estimate, scan])
+    (alone,) = worst_cases([clean, quick, estimate, trial])
     assert alone.every is None
 
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from comdefend.cli import main
 from comdefend.data import ImageSet
 from comdefend.evaluation import evaluate
-from comdefend.evaluation.adaptive import SCANS
 from comdefend.evaluation.checks import Check, Probe
 from comdefend.evaluation.checks.gradients import modes, saturated
 from comdefend.evaluation.checks.others import asked, slow
@@ -266,10 +265,10 @@ def test_l2_is_checked_too(classifier: nn.Module, sample: ImageSet) -> None:
     }  # fmt: skip
 
 
-def result(shares: Sequence[float], attack: str, knowledge: Knowledge, via: str = "autograd") -> Result:
+def result(shares: Sequence[float], attack: str, knowledge: Knowledge, mode: str = "autograd") -> Result:
     threat = ThreatModel("linf", 8 / 255, knowledge)
     kept = torch.tensor(shares)
-    return Result("d", "c", "it", attack, len(shares), sum(shares), threat, via=via, right=pack(kept))
+    return Result("d", "c", "it", attack, len(shares), sum(shares), threat, mode=mode, right=pack(kept))
 
 
 @pytest.fixture
@@ -305,10 +304,9 @@ def test_slow_attacks_that_find_more_where_they_looked_are_flagged(
 
 
 def test_modes_that_were_left_out_wrongly_are_noticed(made_of: Callable[..., dict[str, Check]]) -> None:
-    scan = SCANS["linf"].title
     full = result([0] * 60 + [1] * 140, "pgd", "white-box", "one")
-    one = result([0] * 60 + [1] * 40, scan, "white-box", "one")
-    two = result([1] * 60 + [0] * 40, scan, "white-box", "two")
+    one = replace(result([0] * 60 + [1] * 40, "pgd", "white-box", "one"), trial=True)
+    two = replace(result([1] * 60 + [0] * 40, "pgd", "white-box", "two"), trial=True)
     assert made_of(full, one, two)["gradient modes left out"].status == "warn"
     assert made_of(full, one)["gradient modes left out"].status == "pass"
 

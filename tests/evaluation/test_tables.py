@@ -1,5 +1,6 @@
 """Tables of results in the terminal: nothing is cut off, whatever the width."""
 
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -13,13 +14,10 @@ def results(defences: list[str]) -> list[Result]:
     found = []
     for defence in defences:
         found.append(Result("d", "c", defence, "none", 50, 50, interval=wilson(50, 50)))
-        for via in (
-            "tempered-1000",
-            "straight-through",
-            "transfer from comdefend:weights=a/b/other.safetensors",
-        ):
-            threat = ThreatModel("linf", 8 / 255, "white-box")
-            found.append(Result("d", "c", defence, "autoattack", 40, 7, threat, "fixed", via=via))
+        threat = ThreatModel("linf", 8 / 255, "white-box")
+        made = Result("d", "c", defence, "autoattack", 40, 7, threat, "fixed")
+        found += [replace(made, mode=mode) for mode in ("tempered-1000", "straight-through")]
+        found.append(replace(made, source="comdefend:weights=a/b/other.safetensors"))
         for protocol in ("fixed", "minimal"):
             threat = ThreatModel("l2", 0.5)
             found.append(Result("d", "c", defence, "pgd-l2", 50, 7, threat, protocol))

@@ -59,13 +59,8 @@ def load_classifier(reference: str) -> nn.Module:
     library, colon, name = reference.partition(":")
     if colon and library in ADAPTERS:
         return ADAPTERS[library](name).eval()
-    known, tensors = zoo.read(reference, kind="classifier")
-    try:
-        network = build_classifier(**known.architecture)
-    except TypeError as error:
-        raise RequestError(f"weights {reference!r} have an impossible architecture: {error}") from error
-    # Half again as fast for the gradients that attacks need.
-    return channels_last(zoo.fill(network, tensors, name=reference))
+    network, _ = zoo.rebuild(reference, lambda found: build_classifier(**found), kind="classifier")
+    return channels_last(network)  # half again as fast for the gradients that attacks need
 
 
 def check_classifier(

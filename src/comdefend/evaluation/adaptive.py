@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from comdefend.attacks import BIM, MIFGSM, PGD, PGDL2, Attack, AutoAttack, HopSkipJump, Norm, Square
+from comdefend.attacks import BIM, MIFGSM, PGD, PGDL2, Attack, AutoAttack, HopSkipJump, Norm
 from comdefend.attacks.adaptive import ESTIMATED, AdaptiveView, gradient_modes, through
 from comdefend.attacks.base import LossName
 from comdefend.errors import MissingExtraError, RequestError
@@ -95,7 +95,11 @@ def white_box(
                 continue
             scanned = {
                 mode: made(
-                    SCANS[norm], epsilon, mode, FEWEST if mode == ESTIMATED else min(SCAN, images // 2)
+                    SCANS[norm],
+                    epsilon,
+                    mode,
+                    FEWEST if mode == ESTIMATED else min(SCAN, images // 2),
+                    trial=True,
                 )
                 for mode in tried
             }
@@ -114,7 +118,7 @@ def white_box(
         found += [
             Situation(
                 target, (name,), PGD(), ThreatModel("linf", epsilon, "white-box"),
-                via="transfer from its surrogate", limit=SCAN,
+                source="its surrogate", limit=SCAN,
             )
             for norm, epsilon in budgets if norm == "linf"
         ]  # fmt: skip
@@ -138,6 +142,7 @@ def _through_mode(
     limit: int | None,
     *,
     draws: int,
+    trial: bool = False,
 ) -> Situation:
     """One white-box attack through one gradient mode, in the form that suits a random defence, or none."""
     random = is_random(purifier)
@@ -151,7 +156,7 @@ def _through_mode(
     return Situation(
         AdaptiveView(classifier, purifier, mode=mode, draws=behind), (name,), attack,
         ThreatModel(attack.norm, epsilon, "white-box"),
-        via=f"{mode}, {behind} draws" if behind > 1 else mode, limit=limit,
+        mode=mode, draws=behind, trial=trial, limit=limit,
     )  # fmt: skip
 
 
@@ -185,17 +190,13 @@ def black_box(
     """
     behind = draws if is_random(purifier) else 1
     target = AdaptiveView(classifier, purifier, draws=behind)
-    found = []
-    for attack, epsilon in attacks:
-        via = [f"{attack.asked} queries"] if isinstance(attack, Square) else []
-        found.append(
-            Situation(
-                target, (name,), attack, ThreatModel(attack.norm, epsilon, "black-box"),
-                via=", ".join([*via, f"{behind} draws"] if behind > 1 else via),
-                limit=HARD_LABEL if isinstance(attack, HopSkipJump) else FEW,
-            )
-        )  # fmt: skip
-    return found
+    return [
+        Situation(
+            target, (name,), attack, ThreatModel(attack.norm, epsilon, "black-box"), draws=behind,
+            limit=HARD_LABEL if isinstance(attack, HopSkipJump) else FEW,
+        )
+        for attack, epsilon in attacks
+    ]  # fmt: skip
 
 
 def transfers(
@@ -211,7 +212,7 @@ def transfers(
         found += [
             Situation(
                 target, tuple(defences), PGD(), ThreatModel("linf", epsilon),
-                via=f"transfer from {reference}", limit=FEW,
+                source=reference, limit=FEW,
             )
             for epsilon in budgets
         ]  # fmt: skip
@@ -223,9 +224,7 @@ def from_others(
 ) -> list[Situation]:
     """PGD on other classifiers, for an attacker who has not even the one that is attacked."""
     return [
-        Situation(
-            source, tuple(defences), PGD(), ThreatModel("linf", epsilon), via=f"transfer from {reference}"
-        )
+        Situation(source, tuple(defences), PGD(), ThreatModel("linf", epsilon), source=reference)
         for reference, source in sources.items()
         for epsilon in budgets
     ]
@@ -250,7 +249,7 @@ def worst_cases(results: Sequence[Result]) -> list[Result]:
                 within = [
                     r for r in results if r.defence == name and _within(r, norm, epsilon or 0, knowledge)
                 ]
-                if any(r.threat_model and r.threat_model.knowledge == knowledge for r in within):
+                if any(r.knowledge == knowledge for r in within):
                     threat = ThreatModel(norm, epsilon, knowledge)
                     found.append(worst_of(before, within, threat))
     return found
@@ -307,7 +306,7 @@ def worst_of(clean: Result, within: Sequence[Result], threat: ThreatModel) -> Re
     It is that of the images which an attack of this very attacker was given; attacks that were given
     fewer broke none of the others, so `every` is the same of those images only that all were given.
     """
-    own = [r for r in within if r.threat_model and r.threat_model.knowledge == threat.knowledge]
+    own = [r for r in within if r.knowledge == threat.knowledge]
     count = max(r.n for r in own)
     right = clean.shares[:count]
     for result in within:
@@ -315,8 +314,7 @@ def worst_of(clean: Result, within: Sequence[Result], threat: ThreatModel) -> Re
         right[:shared] = torch.minimum(right[:shared], result.shares[:shared])
     correct = total(right)
     draws = clean.repeats.draws if clean.repeats else 1
-    scans = [scan.title for scan in SCANS.values()]
-    slow = [r.n for r in own if FEW <= r.n < count and r.attack not in scans]
+    slow = [r.n for r in own if FEW <= r.n < count and not r.trial]
     every = (min(slow), total(right[: min(slow)])) if slow else None
     return replace(
         clean,
@@ -325,7 +323,7 @@ def worst_of(clean: Result, within: Sequence[Result], threat: ThreatModel) -> Re
         correct=correct,
         threat_model=threat,
         protocol="any",
-        settings={"attacks": list(dict.fromkeys(situation_title(r) for r in within))},
+        settings={"attacks": list(dict.fromkeys(r.title for r in within))},
         psnr=None,
         repeats=repeats(right, draws) if clean.repeats else None,
         every=every,
@@ -334,12 +332,3 @@ def worst_of(clean: Result, within: Sequence[Result], threat: ThreatModel) -> Re
         interval=wilson(correct, count),
         fingerprint="",
     )
-
-
-def situation_title(result: Result) -> str:
-    """The attack of a result in words: its name, protocol and budget, and what it went through."""
-    threat = result.threat_model
-    if threat is None:
-        return "clean"
-    via = f", {result.via}" if result.via else ""
-    return f"{threat.knowledge}: {result.attack}, {result.protocol}, {threat.budget()} {threat.norm}{via}"

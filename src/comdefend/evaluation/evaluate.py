@@ -187,7 +187,7 @@ def _left_out(request: Request, *, checked: bool) -> list[str]:
         budgets = sorted(unchecked, key=lambda t: (t.norm, t.epsilon))
         notes.append(
             "Checks were made at one budget of each norm; at "
-            + ", ".join(f"{t.budget()} {t.norm}" for t in budgets) + " nothing was checked."
+            + ", ".join(t.in_words() for t in budgets) + " nothing was checked."
         )  # fmt: skip
     return notes
 

@@ -11,12 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from comdefend.attacks import Attack, BudgetFree, autoattack, distance
+from comdefend.attacks import Attack, BudgetFree, Square, autoattack, distance
 from comdefend.attacks.base import evaluation_mode
 from comdefend.attacks.iterative import stored
 from comdefend.data import ImageSet
 from comdefend.errors import WorkError
-from comdefend.evaluation.results import Result, ThreatModel, pack, repeats, total, wilson
+from comdefend.evaluation.results import (
+    Result,
+    ThreatModel,
+    in_words,
+    pack,
+    repeats,
+    situation_title,
+    total,
+    wilson,
+)
 from comdefend.image import psnr
 from comdefend.purifiers import ComDefendPurifier, Identity, Purifier, is_ours, is_random
 from comdefend.seeding import drawn_from, random_state, restore_random_state
@@ -49,26 +58,32 @@ class Example:
 class Situation:
     """One attack on one target, and the names of the defences that are tried on what it makes.
 
-    `target` is the model that the attack may differentiate or query; `via` says what it is, where that
-    is not the bare classifier of a gray-box attacker: a gradient mode, or a stand-in. At most `limit`
-    images. Without an attack it is clean accuracy.
+    `target` is the model that the attack may differentiate or query; `mode`, `draws` and `source` say what
+    it is, where that is not the bare classifier of a gray-box attacker, and `trial` what it is for: see
+    `Result`. At most `limit` images. Without an attack it is clean accuracy.
     """
 
     target: nn.Module
     defences: tuple[str, ...]
     attack: Attack | None = None
     threat_model: ThreatModel | None = None
-    via: str = ""
+    mode: str = ""
+    draws: int = 1
+    source: str = ""
+    trial: bool = False
     limit: int | None = None
 
     @property
     def title(self) -> str:
         if self.attack is None or self.threat_model is None:
             return "clean"
-        budget = f"epsilon {self.threat_model.budget()} ({self.threat_model.norm})"
-        via = f", {self.via}" if self.via else ""
-        attacker = self.threat_model.knowledge
-        return f"{attacker}: {self.attack.title}, {self.attack.protocol}, {budget}{via}"
+        return situation_title(self.threat_model, self.attack.title, self.attack.protocol, self.via)
+
+    @property
+    def via(self) -> str:
+        """What the attack goes through, and of one that asks how often."""
+        asked = (f"{self.attack.asked} queries",) if self.adaptive and isinstance(self.attack, Square) else ()
+        return in_words(self.mode, self.source, self.draws, *asked)
 
     @property
     def adaptive(self) -> bool:
@@ -119,7 +134,10 @@ class Outcome:
                 protocol=attack.protocol if attack else None,
                 settings=attack.settings() if attack else {},
                 defence_settings=defence.settings() if isinstance(defence, Purifier) else {},
-                via=self.situation.via,
+                mode=self.situation.mode,
+                draws=self.situation.draws,
+                source=self.situation.source,
+                trial=self.situation.trial,
                 psnr=float(torch.cat(psnrs).mean()) if psnrs else None,
                 fooled=self.fooled if attack else None,
                 distance=float(distances.median()) if len(distances) else None,

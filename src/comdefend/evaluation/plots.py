@@ -30,7 +30,7 @@ def accuracy_plot(results: Sequence[Result]) -> Any:
         threat = result.threat_model
         # Of the many attacks that know the defence, the worst case is drawn.
         if threat is not None and (
-            (threat.knowledge == "gray-box" and not result.via) or result.attack == WORST
+            (threat.knowledge == "gray-box" and not result.source) or result.attack == WORST
         ):
             panels.setdefault((_kind(result), result.attack), []).append(result)
     clean = {r.defence: r for r in results if r.protocol is None}

@@ -103,7 +103,7 @@ def _page(report: Report, pictures: Sequence[tuple[str, bytes]], command: str) -
     flags = "".join(f"<li>{html.escape(flag)}</li>" for flag in _flags(results))
     facts = ", ".join(f"{k} {v}" for k, v in [*first.software.items(), *first.hardware.items()])
     threat = card(results)
-    if not any(r.threat_model and r.threat_model.knowledge == "white-box" for r in results):
+    if not any(r.knowledge == "white-box" for r in results):
         threat["Not tried"] = "an attacker who knows the defence (white-box). Expect far less"
     facts_of_card = "".join(
         f"<dt>{html.escape(heading)}</dt><dd>{html.escape(text)}</dd>" for heading, text in threat.items()
@@ -201,7 +201,7 @@ def _again(results: Sequence[Result], command: str) -> str:
             if (
                 attacks.get(name, r.settings) != r.settings
             ):  # an attack has other settings by attacker and mode
-                name += f", {r.threat_model.knowledge} {r.via}"
+                name += f", {r.knowledge} {r.via}"
             attacks.setdefault(name, r.settings)
     made = {
         label(r.defence): {**r.defence_settings, "digest": r.digests.get("defence", "not known")}

@@ -40,6 +40,10 @@ class ThreatModel:
             return "unlimited"
         return f"{self.epsilon * 255:g}/255" if self.norm == "linf" else f"{self.epsilon:g}"
 
+    def in_words(self) -> str:
+        """Budget and norm, such as "8/255 linf"."""
+        return f"{self.budget()} {self.norm}"
+
 
 @dataclass(frozen=True)
 class Repeats:
@@ -61,7 +65,9 @@ class Result:
 
     Without an attack (`attack` is "none", no threat model, no protocol) this is clean accuracy, and
     `psnr` is the mean over the images of the purified image's PSNR in dB (None without a defence).
-    `via`: the gradient mode of a white-box attack, or what it was made on instead of its target.
+    `mode`: the gradient mode that a white-box attack went through, behind each gradient `draws` of a random
+    defence; `source`: what an attack was made on instead of its target; `trial`: whether it is a short one
+    that modes are chosen by.
     `fooled` counts the images that the attack turned on the model it was made on; `distance` is the median
     size of the perturbation over those, in the threat model's norm. `right` says which images are (see
     `pack`). A random defence judges every image several times: its `correct` is the sum of the shares of
@@ -87,7 +93,10 @@ class Result:
     protocol: Protocol | Literal["any"] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     defence_settings: dict[str, Any] = field(default_factory=dict)
-    via: str = ""
+    mode: str = ""
+    draws: int = 1
+    source: str = ""
+    trial: bool = False
     psnr: float | None = None
     fooled: int | None = None
     distance: float | None = None
@@ -114,6 +123,28 @@ class Result:
         return self.correct / self.n
 
     @property
+    def knowledge(self) -> Knowledge | None:
+        """The attacker's; None without an attack."""
+        return self.threat_model.knowledge if self.threat_model else None
+
+    @property
+    def norm(self) -> Norm | None:
+        """The attack's; None without one."""
+        return self.threat_model.norm if self.threat_model else None
+
+    @property
+    def via(self) -> str:
+        """What the attack went through, for people: mode, source and draws."""
+        return in_words(self.mode, self.source, self.draws)
+
+    @property
+    def title(self) -> str:
+        """The attack in words: attacker, name, protocol, budget, and what it went through."""
+        if self.threat_model is None:
+            return "clean"
+        return situation_title(self.threat_model, self.attack, str(self.protocol), self.via)
+
+    @property
     def shares(self) -> Tensor:
         """For each image the share of draws in which it was right, n floats; without draws 0 or 1."""
         return unpack(self.right, self.n)
@@ -122,6 +153,19 @@ class Result:
     def rounded_shares(self) -> Tensor:
         """The same after the attack's images were rounded to 8 bits."""
         return unpack(self.rounded_right, self.n)
+
+
+def in_words(mode: str, source: str, draws: int, *more: str) -> str:
+    """What an attack went through, such as "identity, 5 draws"."""
+    transfer = f"transfer from {source}" if source else ""
+    return ", ".join(part for part in (mode, transfer, *more, f"{draws} draws" if draws > 1 else "") if part)
+
+
+def situation_title(threat: ThreatModel, attack: str, protocol: str, via: str) -> str:
+    """One attack of one attacker in words."""
+    return ", ".join(
+        part for part in (f"{threat.knowledge}: {attack}", protocol, threat.in_words(), via) if part
+    )
 
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"

@@ -40,7 +40,7 @@ def rows(results: Sequence[Result]) -> list[Row]:
     found: dict[tuple[str, str, str, str], dict[str, Result]] = {}
     for result in results:
         threat = result.threat_model
-        budget = f"{threat.budget()} {threat.norm}" if threat else "-"
+        budget = threat.in_words() if threat else "-"
         attack = result.attack if threat else "no attack"
         if result.via:
             attack += f" ({label(result.via)})"
@@ -65,7 +65,7 @@ def headlines(results: Sequence[Result]) -> list[Headline]:
     found: dict[tuple[str, str], dict[str, Result]] = {}
     for result in results:
         if result.attack == WORST and result.threat_model:
-            key = (f"{result.threat_model.budget()} {result.threat_model.norm}", result.defence)
+            key = (result.threat_model.in_words(), result.defence)
             found.setdefault(key, {})[result.threat_model.knowledge] = result
     return [Headline(name, clean[name], budget, worst) for (budget, name), worst in found.items()]
 
@@ -169,10 +169,10 @@ def terminal_tables(results: Sequence[Result], *, width: int = 80) -> list[Table
     names = defences(results)
     clean = [r for r in results if r.threat_model is None]
     attacked = [r for r in results if r.threat_model and r.attack != WORST]
-    attackers = dict.fromkeys(r.threat_model.knowledge for r in attacked if r.threat_model)
+    attackers = dict.fromkeys(r.knowledge for r in attacked)
     tables = []
     for attacker in attackers or ("no",):
-        own = [r for r in attacked if r.threat_model and r.threat_model.knowledge == attacker]
+        own = [r for r in attacked if r.knowledge == attacker]
         found = rows([*clean, *own])
         protocols = {row.protocol for row in found} - {"-"}
         named = "" if len(protocols) > 1 else "".join(f", {protocol}" for protocol in protocols)

@@ -200,17 +200,10 @@ def load_comdefend(
             "weights 'comdefend': that is a purifier's reference, for load_purifier; here weights are named "
             f"({', '.join(zoo.names('purifier'))}, or a path)"
         )
-    known, tensors = zoo.read(name, kind="purifier")
-    try:
-        config = ComDefendConfig(**known.architecture)
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"weights {name!r} have an impossible architecture: {error}") from error
-    model = ComDefend(config)
-    zoo.fill(model, tensors, name=name)
-    origin = {"weights": known.name, "sha256": known.sha256}
+    model, known = zoo.rebuild(name, lambda found: ComDefend(ComDefendConfig(**found)), kind="purifier")
     return ComDefendPurifier(
         model, tile=tile, halo=halo, order=order, noise=noise, dtype=compute_in,
-        pixels_at_once=pixels_at_once, origin=origin,
+        pixels_at_once=pixels_at_once, origin=known.origin,
     )  # fmt: skip
 
 

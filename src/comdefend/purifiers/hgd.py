@@ -17,7 +17,6 @@ from torch.nn import functional
 
 from comdefend import zoo
 from comdefend.device import find_dtype
-from comdefend.errors import RequestError
 from comdefend.purifiers.base import Purifier
 
 
@@ -105,13 +104,8 @@ def load_hgd(
     """HGD with a denoiser by name or path; by default the one that was trained on the data set `data`."""
     compute_in = find_dtype(dtype)
     name = zoo.default("denoiser", channels=channels, data=data) if weights is None else str(weights)
-    known, tensors = zoo.read(name, kind="denoiser")
-    try:
-        model = DUNet(DUNetConfig(**known.architecture))
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"weights {name!r} have an impossible architecture: {error}") from error
-    zoo.fill(model, tensors, name=name)
-    return HGD(model.to(compute_in), origin={"weights": known.name, "sha256": known.sha256})
+    model, known = zoo.rebuild(name, lambda found: DUNet(DUNetConfig(**found)), kind="denoiser")
+    return HGD(model.to(compute_in), origin=known.origin)
 
 
 def _stack(inputs: int, outputs: int, *, convolutions: int, stride: int = 1) -> nn.Sequential:

@@ -84,11 +84,5 @@ def load_pixeldefend(
         raise RequestError(f"epsilon is {epsilon!r}; it must be a number, in units of 1/255")
     find_dtype(dtype)  # always computed in float32: likelihoods differ by little
     name = zoo.default("pixelcnn", channels=channels, data=data) if weights is None else str(weights)
-    known, tensors = zoo.read(name, kind="pixelcnn")
-    try:
-        model = PixelCNN(PixelCNNConfig(**known.architecture))
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"weights {name!r} have an impossible architecture: {error}") from error
-    zoo.fill(model, tensors, name=name)
-    origin = {"weights": known.name, "sha256": known.sha256}
-    return PixelDefend(model, epsilon=epsilon / 255, origin=origin)
+    model, known = zoo.rebuild(name, lambda found: PixelCNN(PixelCNNConfig(**found)), kind="pixelcnn")
+    return PixelDefend(model, epsilon=epsilon / 255, origin=known.origin)

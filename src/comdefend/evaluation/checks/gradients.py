@@ -10,8 +10,7 @@ from comdefend.attacks import FGSM, Norm
 from comdefend.attacks.adaptive import ESTIMATED, gradient_modes
 from comdefend.attacks.base import Goal
 from comdefend.attacks.iterative import ascend, gradient, random_start
-from comdefend.evaluation.adaptive import SCANS
-from comdefend.evaluation.checks.probe import NOBODY, POINT, Check, Probe, known_to, mode_of
+from comdefend.evaluation.checks.probe import NOBODY, POINT, Check, Probe
 from comdefend.evaluation.planted import output_layer, plant
 from comdefend.purifiers import ComDefendPurifier
 
@@ -62,7 +61,7 @@ def reported(probe: Probe) -> Iterator[Check]:
     """
     worst = probe.worst()
     if worst is None:
-        tried = any(known_to(r, "white-box") for r in probe.results)
+        tried = any(r.knowledge == "white-box" for r in probe.results)
         yield probe.line(
             "attacks asked for", "warn" if tried else "fail", "none under L-infinity at this budget",
             "what other norms and budgets gave was not checked" if tried else "nothing was measured",
@@ -94,15 +93,9 @@ def reported(probe: Probe) -> Iterator[Check]:
 
 def modes(probe: Probe) -> Iterator[Check]:
     """The gradient modes that went on to all images against all of them, on what both were tried on."""
-    scans = {
-        mode_of(r): r.shares for r in probe.results
-        if r.attack == SCANS[probe.norm].title and mode_of(r) != ESTIMATED
-    }  # fmt: skip
-    kept = {
-        mode_of(r) for r in probe.results
-        if known_to(r, "white-box") and r.attack != SCANS[probe.norm].title and r.threat_model
-        and r.threat_model.norm == probe.norm
-    }  # fmt: skip
+    of_norm = [r for r in probe.results if r.norm == probe.norm]
+    scans = {r.mode: r.shares for r in of_norm if r.trial and r.mode != ESTIMATED}
+    kept = {r.mode for r in of_norm if r.mode and not r.trial}
     if not scans or not kept & scans.keys():
         return
     together, ours = (

@@ -7,7 +7,7 @@ import torch
 from comdefend.attacks import Square
 from comdefend.errors import MissingExtraError
 from comdefend.evaluation.adaptive import WORST
-from comdefend.evaluation.checks.probe import NOBODY, Check, Probe, known_to, mode_of
+from comdefend.evaluation.checks.probe import NOBODY, Check, Probe
 
 
 def slow(probe: Probe) -> Iterator[Check]:
@@ -33,7 +33,7 @@ def other_attackers(probe: Probe) -> Iterator[Check]:
     given: not merely no more of them.
     """
     at = [r for r in probe.results if probe.at_budget(r) and r.attack != WORST and r.right]
-    white = [r for r in at if known_to(r, "white-box") and mode_of(r) in probe.tried]
+    white = [r for r in at if r.knowledge == "white-box" and r.mode in probe.tried]
     if not white:
         return
     full = probe.clean.shares
@@ -45,8 +45,8 @@ def other_attackers(probe: Probe) -> Iterator[Check]:
         missed = float((full[: result.n] - result.shares).clamp_min(0).sum())
         most = max(most, missed)
         if probe.more(missed / result.n, 0, result.n):
-            knowledge = result.threat_model.knowledge if result.threat_model else ""
-            worse.append(f"{result.attack} {result.via or knowledge} breaks {missed:.3g} of {result.n} more")
+            via = result.via or result.knowledge
+            worse.append(f"{result.attack} {via} breaks {missed:.3g} of {result.n} more")
     figure = f"white-box {float(full.mean()):.1%}; "
     figure += (
         ", ".join(worse)
@@ -86,8 +86,8 @@ def gradient_free(probe: Probe) -> Iterator[Check]:
 
 def asked(probe: Probe) -> Iterator[Check]:
     """Whether black-box attacks are strong enough to break a classifier that nothing defends."""
-    found = [r for r in probe.bare if known_to(r, "black-box") and probe.at_budget(r)]
-    if not found or not any(known_to(r, "black-box") for r in probe.results):
+    found = [r for r in probe.bare if r.knowledge == "black-box" and probe.at_budget(r)]
+    if not found or not any(r.knowledge == "black-box" for r in probe.results):
         return
     clean = next(r for r in probe.bare if r.threat_model is None).shares
     found = [r for r in found if bool(clean[: r.n].any())]  # where none is right there is nothing to break

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from comdefend.attacks import PGD, PGDL2, Attack, Norm
 from comdefend.attacks.adaptive import ESTIMATED, AdaptiveView
-from comdefend.evaluation.adaptive import SCANS, SURE, WORST, worst_cases
+from comdefend.evaluation.adaptive import SURE, WORST, worst_cases
 from comdefend.evaluation.judge import Judge, Situation
-from comdefend.evaluation.results import Knowledge, Result, ThreatModel
+from comdefend.evaluation.results import Result, ThreatModel
 from comdefend.purifiers import is_random
 
 POINT = 0.01
@@ -101,18 +101,14 @@ class Probe:
         self.draws = draws if self.random else 1
         self.results = [r for r in results if r.defence == name]
         self.bare = [r for r in results if r.defence == "none"]
-        white = [
-            r for r in self.results
-            if known_to(r, "white-box") and r.threat_model and r.threat_model.norm == norm
-        ]  # fmt: skip
-        seen = [r for r in white if r.attack != WORST and not r.via.startswith("transfer")]
-        self.tried = tuple(dict.fromkeys(mode_of(r) for r in seen))
-        followed = [r for r in seen if mode_of(r) != ESTIMATED]
+        seen = [r for r in self.results if r.mode and r.norm == norm]
+        self.tried = tuple(dict.fromkeys(r.mode for r in seen))
+        followed = [r for r in seen if r.mode != ESTIMATED]
         here = [r for r in followed if self.at_budget(r)] or followed
         most = max((r.n for r in here), default=0)
         followed = [r for r in here if r.n == most]
-        self.mode = mode_of(min(followed, key=lambda r: r.accuracy)) if followed else "autograd"
-        asked = [r for r in here if r.attack.startswith("pgd") and r.attack != SCANS[norm].title]
+        self.mode = min(followed, key=lambda r: r.accuracy).mode if followed else "autograd"
+        asked = [r for r in here if r.attack.startswith("pgd") and not r.trial]
         longest = max(
             (r.settings for r in asked if "steps" in r.settings),
             key=lambda s: int(s["steps"]),
@@ -130,14 +126,14 @@ class Probe:
 
     def worst(self) -> Result | None:
         """The worst case at the checks' budget for an attacker who knows the defence."""
-        found = (r for r in worst_cases(self.results) if known_to(r, "white-box") and self.at_budget(r))
+        found = (r for r in worst_cases(self.results) if r.knowledge == "white-box" and self.at_budget(r))
         return next(found, None)
 
     def reported(self) -> list[Result]:
         """White-box attacks at the checks' budget, on as many images as any of them."""
         found = [
             r for r in self.results
-            if known_to(r, "white-box") and self.at_budget(r) and r.attack != WORST
+            if r.knowledge == "white-box" and self.at_budget(r) and r.attack != WORST
         ]  # fmt: skip
         return [r for r in found if r.n == max(other.n for other in found)]
 
@@ -225,15 +221,5 @@ class Probe:
         named = name + L2 if self.norm == "l2" else name
         return Check(
             self.name, named, status, figure, meaning, curve=curve, images=len(self.images) if curve else 0,
-            budget=f"{ThreatModel(self.norm, self.epsilon).budget()} {self.norm}",
+            budget=ThreatModel(self.norm, self.epsilon).in_words(),
         )  # fmt: skip
-
-
-def known_to(result: Result, knowledge: Knowledge) -> bool:
-    """Whether an attack was one of this attacker."""
-    return result.threat_model is not None and result.threat_model.knowledge == knowledge
-
-
-def mode_of(result: Result) -> str:
-    """The gradient mode that an attack went through."""
-    return result.via.split(",")[0]

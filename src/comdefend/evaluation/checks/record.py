@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from comdefend.attacks.iterative import random_start
-from comdefend.evaluation.checks.probe import POINT, Check, Probe, known_to
+from comdefend.evaluation.checks.probe import POINT, Check, Probe
 from comdefend.evaluation.judge import Situation
 from comdefend.evaluation.results import ThreatModel
 from comdefend.purifiers import ComDefendPurifier
@@ -88,7 +88,7 @@ def rounding(probe: Probe) -> Iterator[Check]:
     """The worst case over white-box attacks before and after their images are stored as 8 bits."""
     measured = [
         r for r in probe.results
-        if known_to(r, "white-box") and probe.at_budget(r) and r.rounded is not None
+        if r.knowledge == "white-box" and probe.at_budget(r) and r.rounded is not None
     ]  # fmt: skip
     count = max((r.n for r in measured), default=0)
     shares = [(r.shares, r.rounded_shares) for r in measured if r.n == count]
