@@ -22,8 +22,8 @@ from comdefend.classifiers import build_classifier, load_classifier
 from comdefend.data import ImageSet, load_data
 from comdefend.device import fast_dtype
 from comdefend.evaluation import evaluate, wilson
-from comdefend.evaluation.adaptive import WORST
 from comdefend.evaluation.reconstruction import reconstruction
+from comdefend.evaluation.worst_case import WORST
 from comdefend.model import ComDefend, ComDefendConfig
 from comdefend.purifiers import ComDefendPurifier, load_purifier
 from comdefend.purifiers.hgd import DUNet, DUNetConfig

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from comdefend.evaluation import Result
-from comdefend.evaluation.adaptive import WORST, worst_of
 from comdefend.evaluation.tables import percent
+from comdefend.evaluation.worst_case import WORST, worst_of
 
 BUDGETS = (2, 4, 8, 16)
 """In units of 1/255."""

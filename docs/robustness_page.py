@@ -7,10 +7,10 @@ from pathlib import Path
 from pages import origin, table_of
 
 from comdefend.evaluation import Result, kept_results, wilson
-from comdefend.evaluation.adaptive import WORST, worst_of
 from comdefend.evaluation.checks import Check, made_at
 from comdefend.evaluation.tables import both, caption, counted, label, percent, rows
 from comdefend.evaluation.tables import defences as names_of_defences
+from comdefend.evaluation.worst_case import WORST, worst_of
 
 EVALUATIONS = {
     "cifar10": "CIFAR-10, classifier trained on clean images",

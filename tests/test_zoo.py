@@ -14,7 +14,7 @@ from comdefend.classifiers import load_classifier
 from comdefend.data import load_data
 from comdefend.errors import RequestError
 from comdefend.evaluation import Result, evaluate, wilson
-from comdefend.evaluation.adaptive import WORST
+from comdefend.evaluation.worst_case import WORST
 from comdefend.image import psnr
 from comdefend.model import ComDefend, ComDefendConfig
 from comdefend.purifiers import load_comdefend

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from comdefend.atomic import output_folder
 from comdefend.attacks import Protocol
-from comdefend.evaluation.evaluate import Progress, Report, evaluate
+from comdefend.evaluation.evaluate import Report, evaluate
 from comdefend.evaluation.report import write_report
+from comdefend.evaluation.run import Progress
 
 DATA = "sample:cifar10"
 

@@ -17,10 +17,11 @@ from comdefend.attacks.autoattack import LOGGER
 from comdefend.data import ImageSet
 from comdefend.errors import MissingExtraError, RequestError
 from comdefend.evaluation import Report, Result, ThreatModel, evaluate, read_results, wilson, write_results
-from comdefend.evaluation.adaptive import WORST, best_together, worst_cases
 from comdefend.evaluation.report import write_report
 from comdefend.evaluation.results import KNOWLEDGE, Knowledge, pack, unpack
+from comdefend.evaluation.situations import best_together
 from comdefend.evaluation.tables import counted, headlines
+from comdefend.evaluation.worst_case import WORST, worst_cases
 from comdefend.purifiers import Chain, ComDefendPurifier, Purifier, load_purifier
 from tests.conftest import TinyClassifier, tiny_model
 from tests.evaluation.killer import GradientKiller, Misleading
@@ -195,8 +196,8 @@ def test_a_random_defence_is_judged_by_many_draws(sample: ImageSet) -> None:
 def test_many_images_are_attacked_in_the_best_modes_only(
     sample: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("comdefend.evaluation.adaptive.SCAN", 7)
-    monkeypatch.setattr("comdefend.evaluation.adaptive.ALL_MODES", 7)
+    monkeypatch.setattr("comdefend.evaluation.situations.SCAN", 7)
+    monkeypatch.setattr("comdefend.evaluation.situations.ALL_MODES", 7)
     made = evaluate(
         TinyClassifier(classes=10).eval(), {"tiny": ComDefendPurifier(tiny_model())}, data=sample,
         attacks=["pgd"], epsilons=[BUDGET], limit=14, knowledge=["white-box"], checks=False,
@@ -226,7 +227,8 @@ def test_the_second_mode_is_the_one_that_adds_most() -> None:
 def test_slow_attacks_see_fewer_images_beside_attackers_who_know_more(
     knowledge: str, more: str, seen: int, sample: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("comdefend.evaluation.adaptive.FEW", 4)
+    for module in ("situations", "worst_case"):
+        monkeypatch.setattr(f"comdefend.evaluation.{module}.FEW", 4)
     found = evaluate(
         TinyClassifier(classes=10).eval(), "feature-squeezing", data=sample,
         attacks="fgsm,apgd:steps=2" + more, knowledge=knowledge, limit=6, protocols="fixed", examples=0,

@@ -15,13 +15,13 @@ from comdefend.cli import main
 from comdefend.data import ImageSet
 from comdefend.evaluation import evaluate
 from comdefend.evaluation.checks import Check, Probe
+from comdefend.evaluation.checks.attackers import asked, slow
 from comdefend.evaluation.checks.gradients import modes, saturated
-from comdefend.evaluation.checks.others import asked, slow
+from comdefend.evaluation.checks.planted import plant
 from comdefend.evaluation.checks.probe import Sizes
 from comdefend.evaluation.checks.randomness import expectation
 from comdefend.evaluation.checks.record import warnings
 from comdefend.evaluation.judge import Judge
-from comdefend.evaluation.planted import plant
 from comdefend.evaluation.report import write_report
 from comdefend.evaluation.results import Knowledge, Result, ThreatModel, pack
 from comdefend.purifiers import ComDefendPurifier, Identity, Purifier, ResizePad

@@ -1,28 +1,25 @@
 """`evaluate`: clean accuracy first, then every attacker on every defence, and the worst of it all."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from comdefend import provenance
-from comdefend.attacks import PROTOCOLS, Attack, Goal, Protocol
-from comdefend.attacks.iterative import EARLY, gradient
+from comdefend.attacks import PROTOCOLS, Goal, Protocol
+from comdefend.attacks.iterative import gradient
 from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import ImageSet, load_data
 from comdefend.device import find_device
 from comdefend.errors import RequestError
-from comdefend.evaluation import adaptive
+from comdefend.evaluation import situations
 from comdefend.evaluation.checks import Check, Probe, all_checks
-from comdefend.evaluation.fingerprint import answers, digest, fingerprint, surroundings
 from comdefend.evaluation.judge import Example, Judge, Situation, as_judged
 from comdefend.evaluation.request import Request
 from comdefend.evaluation.results import Knowledge, Result, ThreatModel
+from comdefend.evaluation.run import Progress, Run
 from comdefend.evaluation.tables import as_text
-from comdefend.purifiers import Identity, Purifier, check_module, is_ours, load_purifier
-
-Progress = Callable[[int, int, str], None]
-"""Called with (steps done, steps in all, what is under way)."""
+from comdefend.evaluation.worst_case import worst_cases
+from comdefend.purifiers import Identity, Purifier, check_module, load_purifier
 
 Defences = nn.Module | str | Sequence[str] | Mapping[str, nn.Module | str]
 """One purifier or several: modules or references; a mapping gives them names for the tables."""
@@ -33,12 +30,6 @@ PIXELS_AT_ONCE = 2**20
 
 PIXELS_THROUGH = 2**17
 """The same where a purifier is differentiated: a 256-channel network at full resolution takes more."""
-
-VERSION = 2
-"""Raised when a change of how attackers see a defence, or of how images are judged, changes results."""
-
-_PEERS = ("foolbox", "pyautoattack")
-"""Packages whose attacks these are."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +60,7 @@ def evaluate(
     protocols: Sequence[Protocol] | str = PROTOCOLS,
     knowledge: Sequence[Knowledge] | str = ("gray-box",),
     modes: Sequence[str] | None = None,
-    draws: int = adaptive.DRAWS,
+    draws: int = situations.DRAWS,
     stand_ins: Sequence[str] = (),
     sources: Sequence[str] = (),
     limit: int | None = None,
@@ -87,31 +78,36 @@ def evaluate(
 ) -> Report:
     """Accuracy of a classifier without and with defences, clean and under attack.
 
-    `classifier` and `purifier` are modules or references; see `Defences` for several purifiers.
-    The undefended classifier is always among the rows. `epsilons` are fractions of the range [0, 1]
-    for L-infinity attacks (8/255, not 8), `l2_epsilons` Euclidean lengths for PGD under L2; DeepFool and
-    C&W under L2 run once, without a budget. A single number does for one budget, and names may stand in
-    one string with commas, as on the command line. `attacks` empty or ("none",): clean accuracy and PSNR
-    alone. "minimal" and "fixed" are explained at `Attack`; they are the gray-box attacker's, since to one
-    who judges what he attacks they are the same.
+    A single thing does for several, and names may stand in one string with commas, as on the command line.
 
-    `knowledge`: "gray-box" attacks the bare classifier, with `stand_ins`, references of purifiers, the
-    classifier behind each of these too, and runs PGD (fixed, L-infinity) on `sources`, references of other
-    classifiers, as an attacker does who has not even this one; "white-box" differentiates each defence in
-    `modes` (by default all that it has, see `evaluation.adaptive`), through `draws` draws of a random one;
-    "black-box" asks for answers, with "square" or "hopskipjump" among `attacks`. With an attacker who knows
-    more than the classifier, slow attacks of all attackers see a hundred images, and the worst case of all
-    attacks is among the results; with a white-box one, and `checks`, the evaluation is checked too (see
-    `evaluation.checks`).
+    - `classifier`: a module, [0, 1] N x C x H x W to logits N x K, or a reference (see `load_classifier`).
+    - `purifier`: see `Defences`. The undefended classifier is always among the rows.
+    - `data`: labelled images, or their name (see `load_data`); `limit` of them are drawn by `seed`.
+    - `attacks`: by name, with settings as in "bim:steps=50"; none or ("none",): clean accuracy and PSNR.
+    - `epsilons`: budgets under L-infinity as fractions of the range [0, 1] (8/255, not 8); `l2_epsilons`:
+      Euclidean lengths, for attacks under L2 but DeepFool and C&W, which run once, without a budget.
+    - `protocols`: "minimal" and "fixed", see `Attack`. They are the gray-box attacker's, since to one who
+      judges what he attacks they are the same.
+    - `knowledge`: "gray-box" attacks the bare classifier; "white-box" differentiates each defence;
+      "black-box" asks for answers, with "square" or "hopskipjump" among `attacks`. With one who knows more than the
+      classifier, slow attacks see a hundred images, and worst cases are among the results.
+    - `modes`: gradient modes of white-box attacks, by default all that a defence has (see
+      `evaluation.situations`); `draws` of a random defence are behind each gradient.
+    - `stand_ins`: references of purifiers, behind which a gray-box attacker attacks the classifier too;
+      `sources`: references of other classifiers that PGD (fixed, L-infinity) is run on, as by an attacker who
+      has not even this one.
+    - `batch` bounds memory, and what an attack draws at random depends on it; by default a hundred images or,
+      of large ones, `PIXELS_AT_ONCE`.
+    - `device`: modules are moved there, and otherwise left as they were; `dtype`: what purifiers given by
+      reference compute in.
+    - `examples`: how many images each picture shows; without `clean` only attacks are run, for callers that
+      have measured the rest; without `checks` a white-box evaluation is not checked (`evaluation.checks`).
+    - `classifier_name`: instead of its reference or type.
+    - `known`: results that are taken as they are where their fingerprint says that nothing they depend on
+      changed; `keep` is given all results so far after each situation, and `progress` what is under way.
 
-    `limit` images are drawn by `seed`; `batch` bounds memory (what an attack draws at random depends
-    on it), by default a hundred images or, of large ones, `PIXELS_AT_ONCE`; `examples`: how many
-    images each picture shows. `dtype` is what purifiers given by reference compute in. Modules are
-    moved to `device`, and otherwise left as they were. Without `clean` only the attacks are run, for
-    callers that have measured the rest. Results among `known` whose fingerprint says that nothing they
-    depend on changed are taken as they are; `keep` is given all results so far after each situation.
-
-    Raises `RequestError` where classifier, data and request do not fit, before any work.
+    Raises `RequestError` where classifier, data and request do not fit, before any work, and `WorkError`
+    where somebody's code fails or gives no numbers on the way.
     """
     request = Request.of(
         attacks=attacks, knowledge=knowledge, protocols=protocols, linf=epsilons, l2=l2_epsilons,
@@ -154,14 +150,14 @@ def evaluate(
         )  # fmt: skip
         ways: dict[str, tuple[str, ...]] = {}
         if request.modes and "white-box" in request.knowledge:
-            ways = adaptive.usable_modes(defences, request.modes, few[:1])
-        run = _Run(judge, name, known=known, keep=keep, progress=progress, examples=examples)
+            ways = situations.usable_modes(defences, request.modes, few[:1])
+        run = Run(judge, name, known=known, keep=keep, progress=progress, examples=examples)
         if clean:
             run.all([Situation(network, tuple(defences))])
         notes = _attack_all(run, request, ways, stand_ins=others, sources=elsewhere)
         results = run.results
         if not request.alone and clean:
-            results = [*results, *adaptive.worst_cases(results)]
+            results = [*results, *worst_cases(results)]
         found = _checked(run, request) if checks and clean and "white-box" in request.knowledge else []
         pictures = run.pictures()
     notes = [*_few_classes(images, counts[name]), *_left_out(request, checked=bool(found)), *notes]
@@ -210,7 +206,7 @@ def _check_gradient(module: nn.Module, image: Tensor, label: Tensor, *, name: st
 
 
 def _attack_all(
-    run: "_Run",
+    run: Run,
     request: Request,
     ways: Mapping[str, tuple[str, ...]],
     *,
@@ -227,16 +223,14 @@ def _attack_all(
     names = tuple(defences)
     if "gray-box" in request.knowledge:
         wanted, notes = request.by_protocol()
-        run.all(
-            _gray_box(network, names, request.budgets(wanted), few=None if request.alone else adaptive.FEW)
-        )
-        run.all(adaptive.transfers(network, stand_ins, names, request.linf))
-        run.all(adaptive.from_others(sources, names, request.linf))
+        run.all(situations.gray_box(network, names, request.budgets(wanted), alone=request.alone))
+        run.all(situations.transfers(network, stand_ins, names, request.linf))
+        run.all(situations.from_others(sources, names, request.linf))
     if "white-box" in request.knowledge:
         seen = list(request.budgets(request.one_each(queries=False)))
         for name, module in defences.items():
             run.all(
-                adaptive.white_box(
+                situations.white_box(
                     network, name, module, seen,
                     modes=ways.get(name), draws=request.draws, images=count, scan=run.shares,
                 )
@@ -244,11 +238,11 @@ def _attack_all(
     if "black-box" in request.knowledge:
         asked = list(request.budgets(request.one_each(queries=True)))
         for name, module in defences.items():
-            run.all(adaptive.black_box(network, name, module, asked, draws=request.draws))
+            run.all(situations.black_box(network, name, module, asked, draws=request.draws))
     return notes
 
 
-def _checked(run: "_Run", request: Request) -> list[Check]:
+def _checked(run: Run, request: Request) -> list[Check]:
     """What the checks say of each defence, or of the bare classifier where there is none."""
     found: list[Check] = []
     for defence in [d for d in run.judge.defences if d != "none"] or ["none"]:
@@ -256,158 +250,6 @@ def _checked(run: "_Run", request: Request) -> list[Check]:
             probe = Probe(run.judge, defence, run.results, norm=norm, epsilon=epsilon, draws=request.draws)
             found += all_checks(probe, run.tell)
     return found
-
-
-class _Run:
-    """The situations of one evaluation, one after the other: each is run, or known already."""
-
-    def __init__(
-        self,
-        judge: Judge,
-        classifier: str,
-        *,
-        known: Sequence[Result],
-        keep: Callable[[Sequence[Result]], None] | None,
-        progress: Progress | None,
-        examples: int,
-    ) -> None:
-        self.judge, self.examples = judge, examples
-        self.known = {r.fingerprint: r for r in known if r.fingerprint}
-        self.keep, self.progress = keep, progress
-        self.results: list[Result] = []
-        self.drawn: dict[Situation, Example] = {}
-        self.done = self.total = 0
-        self.common = {
-            "data": judge.data.name, "classifier": classifier, "seed": judge.seed, **provenance.made()
-        }  # fmt: skip
-        self.found: dict[Situation, list[Result]] = {}
-        self.first = judge.data.images(judge.chosen[:2]).to(judge.device)
-        self.digests = {name: _all_of(module, self.first) for name, module in judge.defences.items()}
-        self.network = _all_of(judge.classifier, self.first)
-        self.images = judge.data.digest(judge.chosen)
-
-    def all(self, situations: Sequence[Situation]) -> None:
-        """Run what is not known, in order, and keep the results."""
-        situations = [s for s in situations if s not in self.found]
-        self.total += sum(self.judge.count(s.limit) for s in situations)
-        for situation in situations:
-            self._one(situation)
-        self.tell("done")
-
-    def shares(self, situation: Situation) -> Tensor:
-        """For each image the share of draws that the first of its defences gets right."""
-        self.all([situation])
-        return self.found[situation][0].shares
-
-    def _one(self, situation: Situation) -> None:
-        target = _all_of(situation.target, self.first)
-        prints = {name: self._fingerprint(situation, name, target) for name in situation.defences}
-        title = situation.attack.title if situation.attack else "none"
-        kept = [
-            self._signed(self.known[p], title) for p in prints.values()
-            if p in self.known and self._whole(situation, self.known[p])
-        ]  # fmt: skip
-        if len(kept) == len(prints):
-            self.done += self.judge.count(situation.limit)
-        else:
-            outcome = self.judge.run(situation, examples=self.examples, step=self._step)
-            kept = [
-                replace(self._signed(result, title), fingerprint=prints[result.defence])
-                for result in outcome.results(self.judge.defences, self.common)
-            ]
-            if outcome.example:
-                self.drawn[situation] = outcome.example
-        self.found[situation] = kept
-        self.results += kept
-        if self.keep:
-            self.keep(self.results)
-
-    def _signed(self, result: Result, title: str) -> Result:
-        """A result, new or kept, with what the fingerprint says without telling it."""
-        return replace(
-            result, attack=title, classifier=self.common["classifier"], batch=self.judge.batch,
-            device=self.judge.device,
-            digests={"classifier": self.network[0], "defence": self.digests[result.defence][0]},
-        )  # fmt: skip
-
-    def _whole(self, situation: Situation, known: Result) -> bool:
-        """Whether a kept result has all that is measured here: gray-box attackers alone leave less."""
-        return situation.attack is None or known.rounded is not None or not self.judge.in_eight_bits
-
-    def pictures(self) -> list[Example]:
-        """For each attacker and protocol, and each defence that he knows, the attack that left least."""
-        strongest: dict[object, Situation] = {}
-        for situation, results in self.found.items():
-            if situation.threat_model is None or not self.examples:
-                continue
-            group = (situation.threat_model.knowledge, results[0].protocol, situation.defences)
-            best = strongest.setdefault(group, situation)
-            if sum(r.accuracy for r in results) < sum(r.accuracy for r in self.found[best]):
-                strongest[group] = situation
-        for situation in strongest.values():
-            if situation not in self.drawn:  # its results were known: the first batch is made again
-                few = replace(situation, limit=min(situation.limit or self.judge.batch, self.judge.batch))
-                example = self.judge.run(few, examples=self.examples).example
-                assert example is not None
-                self.drawn[situation] = example
-        return [self.drawn[situation] for situation in strongest.values()]
-
-    def tell(self, text: str) -> None:
-        """Say what is under way beside the situations."""
-        if self.progress:
-            self.progress(self.done, self.total, text)
-
-    def _step(self, title: str) -> None:
-        self.tell(title)
-        self.done += 1
-
-    def _fingerprint(self, situation: Situation, name: str, target: list[str]) -> str:
-        attack, threat, defence = situation.attack, situation.threat_model, self.judge.defences[name]
-        early, sure = getattr(attack, "early", None), getattr(attack, "sure", None)
-        return fingerprint(
-            {
-                "data": self.judge.data.name,
-                "images": [self.images, len(self.judge.chosen[: situation.limit])],
-                "target": target,
-                "seed": self.judge.seed,
-                "batch": self.judge.batch,
-                "classifier": self.network,
-                "defence": [name, self.digests[name], type(defence).__qualname__, _version(defence)],
-                "settings": defence.settings() if isinstance(defence, Purifier) else {},
-                "attack": [repr(attack), early and EARLY, sure, attack.version if attack else 0],
-                "threat": repr(threat),
-                "via": situation.via,
-                "versions": [VERSION, *(self.common["software"].get(p) for p in ("torch", *_PEERS))],
-            }
-        )
-
-
-def _all_of(module: nn.Module, images: Tensor) -> list[str]:
-    """Hashes of all that decides what a module answers; of somebody else's also of what it does answer, since
-    it may hold what no hash of its parts sees.
-    """
-    found = [digest(module), surroundings(module)]
-    return found if is_ours(module) else [*found, answers(module, images)]
-
-
-def _version(defence: nn.Module) -> int:
-    return defence.version if isinstance(defence, Purifier) else 0
-
-
-def _gray_box(
-    network: nn.Module,
-    defences: tuple[str, ...],
-    attacks: Iterable[tuple[Attack, float | None]],
-    *,
-    few: int | None,
-) -> list[Situation]:
-    """Attacks on the bare classifier, each tried on all defences; slow ones on `few` images."""
-    return [
-        Situation(
-            network, defences, attack, ThreatModel(attack.norm, epsilon), limit=few if attack.slow else None
-        )
-        for attack, epsilon in attacks
-    ]
 
 
 def _defences(purifier: Defences, images: ImageSet, dtype: str) -> dict[str, nn.Module]:

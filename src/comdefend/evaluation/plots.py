@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from comdefend.errors import MissingExtraError
-from comdefend.evaluation.adaptive import WORST
 from comdefend.evaluation.checks import Check
 from comdefend.evaluation.checks.probe import L2
 from comdefend.evaluation.judge import Example
 from comdefend.evaluation.results import Result, wilson
 from comdefend.evaluation.tables import defences, label
+from comdefend.evaluation.worst_case import WORST
 from comdefend.image import code_picture, to_bytes
 
 _COLOURS = ("#8a8a8a", "#1769aa", "#c8501e", "#2e8540", "#7b3fa0", "#b0892b")

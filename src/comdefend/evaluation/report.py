@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from comdefend.atomic import write_json
-from comdefend.evaluation.adaptive import WORST
 from comdefend.evaluation.checks import Check, made_at
 from comdefend.evaluation.evaluate import Report
 from comdefend.evaluation.plots import accuracy_plot, as_data_uri, as_png, curve_plot, example_plot
@@ -25,6 +24,7 @@ from comdefend.evaluation.tables import (
     percent,
     rows,
 )
+from comdefend.evaluation.worst_case import WORST
 
 RESULTS = "results.json"
 CHECKS = "checks.json"

@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from comdefend.evaluation.adaptive import WORST
 from comdefend.evaluation.checks import Check, made_at
 from comdefend.evaluation.judge import REPEATS
 from comdefend.evaluation.results import KNOWLEDGE, Result, wilson
+from comdefend.evaluation.worst_case import WORST
 
 
 @dataclass(frozen=True)

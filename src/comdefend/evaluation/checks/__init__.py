@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from comdefend.evaluation.checks import gradients, others, randomness, record
+from comdefend.evaluation.checks import attackers, gradients, randomness, record
 from comdefend.evaluation.checks.probe import Check, Probe, made_at
 from comdefend.purifiers import ComDefendPurifier
 from comdefend.seeding import drawn_from
@@ -18,15 +18,16 @@ __all__ = ["Check", "Probe", "all_checks", "made_at"]
 
 ALL = (
     record.clean_accuracy, record.images, gradients.gradients, gradients.reported, gradients.modes,
-    others.slow, gradients.one_step, gradients.budgets, gradients.steps, gradients.restarts,
-    others.other_attackers, others.gradient_free, others.asked, others.noise, randomness.randomness,
-    randomness.alone, gradients.planted, record.limits, record.rounding, record.warnings,
+    attackers.slow, gradients.one_step, gradients.budgets, gradients.steps, gradients.restarts,
+    attackers.other_attackers, attackers.gradient_free, attackers.asked, attackers.noise,
+    randomness.randomness, randomness.alone, gradients.planted, record.limits, record.rounding,
+    record.warnings,
 )  # fmt: skip
 """In the order of the report."""
 
 OF_EACH_NORM = (
-    gradients.reported, gradients.modes, others.slow, gradients.budgets, gradients.steps, gradients.restarts,
-    others.other_attackers, others.noise, record.rounding,
+    gradients.reported, gradients.modes, attackers.slow, gradients.budgets, gradients.steps,
+    gradients.restarts, attackers.other_attackers, attackers.noise, record.rounding,
 )  # fmt: skip
 """What is checked under L2 as well; the others are made under L-infinity alone."""
 

@@ -10,8 +10,8 @@ from comdefend.attacks import FGSM, Norm
 from comdefend.attacks.adaptive import ESTIMATED, gradient_modes
 from comdefend.attacks.base import Goal
 from comdefend.attacks.iterative import ascend, gradient, random_start
+from comdefend.evaluation.checks.planted import output_layer, plant
 from comdefend.evaluation.checks.probe import NOBODY, POINT, Check, Probe
-from comdefend.evaluation.planted import output_layer, plant
 from comdefend.purifiers import ComDefendPurifier
 
 WIDE: dict[Norm, tuple[float, ...]] = {

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from comdefend.attacks import PGD, PGDL2, Attack, Norm
 from comdefend.attacks.adaptive import ESTIMATED, AdaptiveView
-from comdefend.evaluation.adaptive import SURE, WORST, worst_cases
 from comdefend.evaluation.judge import Judge, Situation
 from comdefend.evaluation.results import Result, ThreatModel
+from comdefend.evaluation.situations import SURE
+from comdefend.evaluation.worst_case import WORST, worst_cases
 from comdefend.purifiers import is_random
 
 POINT = 0.01

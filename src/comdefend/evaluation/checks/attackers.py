@@ -6,8 +6,8 @@ import torch
 
 from comdefend.attacks import Square
 from comdefend.errors import MissingExtraError
-from comdefend.evaluation.adaptive import WORST
 from comdefend.evaluation.checks.probe import NOBODY, Check, Probe
+from comdefend.evaluation.worst_case import WORST
 
 
 def slow(probe: Probe) -> Iterator[Check]:

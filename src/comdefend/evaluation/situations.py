@@ -1,4 +1,4 @@
-"""Attackers who know the defence, or only its answers: which situations they make, and the worst of them.
+"""Which situations each attacker makes: of those who know the classifier, the defence, or only its answers.
 
 White-box, every attack goes through every gradient mode of a purifier. Where there are many images, the
 modes are first tried on some of them, for each norm, and two go on to all: the one that breaks most, and the
@@ -17,7 +17,8 @@ from comdefend.attacks.adaptive import ESTIMATED, AdaptiveView, gradient_modes, 
 from comdefend.attacks.base import LossName
 from comdefend.errors import MissingExtraError, RequestError
 from comdefend.evaluation.judge import Situation
-from comdefend.evaluation.results import Knowledge, Result, ThreatModel, pack, repeats, total, wilson
+from comdefend.evaluation.results import ThreatModel
+from comdefend.evaluation.worst_case import FEW
 from comdefend.purifiers import Identity, Purifier, is_random
 from comdefend.purifiers.base import GENERAL_MODES
 
@@ -33,8 +34,8 @@ SCANS: dict[Norm, PGD] = {
 ALL_MODES = 40
 """Up to so many images every mode is tried on all."""
 
-FEW, FEWEST = 100, 16
-"""Images for slow attacks, and for estimated gradients, which take dozens of answers a step."""
+FEWEST = 16
+"""Images for estimated gradients, which take dozens of answers a step; `FEW` are for slow attacks."""
 
 HARD_LABEL = 40
 """Images for attacks that see labels only, and need thousands of them."""
@@ -48,9 +49,6 @@ DRAWS = 20
 SURE = 10
 """Single answers of a random defence that an image must fool, for PGD not to try it again."""
 
-WORST = "worst case"
-"""The name of the attack that is all attacks: an image counts as right if none of them broke it."""
-
 
 class Surrogate(nn.Module):
     """The classifier behind a purifier's differentiable stand-in: what a transfer attack is made on."""
@@ -62,6 +60,25 @@ class Surrogate(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.purifier.surrogate(images).clamp(0, 1))
         return logits
+
+
+def gray_box(
+    network: nn.Module,
+    defences: tuple[str, ...],
+    attacks: Iterable[tuple[Attack, float | None]],
+    *,
+    alone: bool,
+) -> list[Situation]:
+    """Attacks on the bare classifier, each tried on all defences; slow ones on all images only where this
+    attacker is `alone`, with none beside him to be compared with.
+    """
+    return [
+        Situation(
+            network, defences, attack, ThreatModel(attack.norm, epsilon),
+            limit=FEW if attack.slow and not alone else None,
+        )
+        for attack, epsilon in attacks
+    ]  # fmt: skip
 
 
 def white_box(
@@ -230,39 +247,6 @@ def from_others(
     ]
 
 
-def worst_cases(results: Sequence[Result]) -> list[Result]:
-    """For each defence, norm and budget the images that no attack within the budget broke, and that were
-    right to begin with: for the gray-box attacker, and for the one who knows the defence, who may make
-    all attacks. See `worst_of`.
-    """
-    clean = {r.defence: r for r in results if r.threat_model is None}
-    threats = dict.fromkeys(
-        (r.threat_model.norm, r.threat_model.epsilon)
-        for r in results
-        if r.threat_model is not None and r.threat_model.epsilon is not None
-    )
-    levels: tuple[Knowledge, ...] = ("gray-box", "white-box")
-    found = []
-    for knowledge in levels:
-        for norm, epsilon in threats:
-            for name, before in clean.items():
-                within = [
-                    r for r in results if r.defence == name and _within(r, norm, epsilon or 0, knowledge)
-                ]
-                if any(r.knowledge == knowledge for r in within):
-                    threat = ThreatModel(norm, epsilon, knowledge)
-                    found.append(worst_of(before, within, threat))
-    return found
-
-
-def _within(result: Result, norm: Norm, epsilon: float, knowledge: Knowledge) -> bool:
-    """Whether an attacker with this budget and knowledge could have made these images."""
-    threat = result.threat_model
-    if threat is None or threat.norm != norm or threat.epsilon is None or threat.epsilon > epsilon + 1e-9:
-        return False
-    return knowledge == "white-box" or threat.knowledge == knowledge
-
-
 def usable_modes(
     defences: Mapping[str, nn.Module], modes: Sequence[str], image: Tensor
 ) -> dict[str, tuple[str, ...]]:
@@ -298,37 +282,3 @@ def _knows(purifier: nn.Module, mode: str, image: Tensor) -> bool:
     except RequestError:
         return False
     return True
-
-
-def worst_of(clean: Result, within: Sequence[Result], threat: ThreatModel) -> Result:
-    """What a defence gets right without an attack and under each of some: the worst case, image by image.
-
-    It is that of the images which an attack of this very attacker was given; attacks that were given
-    fewer broke none of the others, so `every` is the same of those images only that all were given.
-    """
-    own = [r for r in within if r.knowledge == threat.knowledge]
-    count = max(r.n for r in own)
-    right = clean.shares[:count]
-    for result in within:
-        shared = min(result.n, count)
-        right[:shared] = torch.minimum(right[:shared], result.shares[:shared])
-    correct = total(right)
-    draws = clean.repeats.draws if clean.repeats else 1
-    slow = [r.n for r in own if FEW <= r.n < count and not r.trial]
-    every = (min(slow), total(right[: min(slow)])) if slow else None
-    return replace(
-        clean,
-        attack=WORST,
-        n=count,
-        correct=correct,
-        threat_model=threat,
-        protocol="any",
-        settings={"attacks": list(dict.fromkeys(r.title for r in within))},
-        psnr=None,
-        repeats=repeats(right, draws) if clean.repeats else None,
-        every=every,
-        right=pack(right, draws),
-        seconds=0.0,
-        interval=wilson(correct, count),
-        fingerprint="",
-    )

@@ -1,0 +1,158 @@
+"""The situations of one evaluation, one after the other, with what is kept of each."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from comdefend import provenance
+from comdefend.attacks.iterative import EARLY
+from comdefend.evaluation.fingerprint import answers, digest, fingerprint, surroundings
+from comdefend.evaluation.judge import Example, Judge, Situation
+from comdefend.evaluation.results import Result
+from comdefend.purifiers import Purifier, is_ours
+
+Progress = Callable[[int, int, str], None]
+"""Called with (steps done, steps in all, what is under way)."""
+
+VERSION = 2
+"""Raised when a change of how attackers see a defence, or of how images are judged, changes results."""
+
+_PEERS = ("foolbox", "pyautoattack")
+"""Packages whose attacks these are."""
+
+
+class Run:
+    """The situations of one evaluation, one after the other: each is run, or known already."""
+
+    def __init__(
+        self,
+        judge: Judge,
+        classifier: str,
+        *,
+        known: Sequence[Result],
+        keep: Callable[[Sequence[Result]], None] | None,
+        progress: Progress | None,
+        examples: int,
+    ) -> None:
+        self.judge, self.examples = judge, examples
+        self.known = {r.fingerprint: r for r in known if r.fingerprint}
+        self.keep, self.progress = keep, progress
+        self.results: list[Result] = []
+        self.drawn: dict[Situation, Example] = {}
+        self.done = self.total = 0
+        self.common = {
+            "data": judge.data.name, "classifier": classifier, "seed": judge.seed, **provenance.made()
+        }  # fmt: skip
+        self.found: dict[Situation, list[Result]] = {}
+        self.first = judge.data.images(judge.chosen[:2]).to(judge.device)
+        self.digests = {name: _all_of(module, self.first) for name, module in judge.defences.items()}
+        self.network = _all_of(judge.classifier, self.first)
+        self.images = judge.data.digest(judge.chosen)
+
+    def all(self, situations: Sequence[Situation]) -> None:
+        """Run what is not known, in order, and keep the results."""
+        situations = [s for s in situations if s not in self.found]
+        self.total += sum(self.judge.count(s.limit) for s in situations)
+        for situation in situations:
+            self._one(situation)
+        self.tell("done")
+
+    def shares(self, situation: Situation) -> Tensor:
+        """For each image the share of draws that the first of its defences gets right."""
+        self.all([situation])
+        return self.found[situation][0].shares
+
+    def _one(self, situation: Situation) -> None:
+        target = _all_of(situation.target, self.first)
+        prints = {name: self._fingerprint(situation, name, target) for name in situation.defences}
+        title = situation.attack.title if situation.attack else "none"
+        kept = [
+            self._signed(self.known[p], title) for p in prints.values()
+            if p in self.known and self._whole(situation, self.known[p])
+        ]  # fmt: skip
+        if len(kept) == len(prints):
+            self.done += self.judge.count(situation.limit)
+        else:
+            outcome = self.judge.run(situation, examples=self.examples, step=self._step)
+            kept = [
+                replace(self._signed(result, title), fingerprint=prints[result.defence])
+                for result in outcome.results(self.judge.defences, self.common)
+            ]
+            if outcome.example:
+                self.drawn[situation] = outcome.example
+        self.found[situation] = kept
+        self.results += kept
+        if self.keep:
+            self.keep(self.results)
+
+    def _signed(self, result: Result, title: str) -> Result:
+        """A result, new or kept, with what the fingerprint says without telling it."""
+        return replace(
+            result, attack=title, classifier=self.common["classifier"], batch=self.judge.batch,
+            device=self.judge.device,
+            digests={"classifier": self.network[0], "defence": self.digests[result.defence][0]},
+        )  # fmt: skip
+
+    def _whole(self, situation: Situation, known: Result) -> bool:
+        """Whether a kept result has all that is measured here: gray-box attackers alone leave less."""
+        return situation.attack is None or known.rounded is not None or not self.judge.in_eight_bits
+
+    def pictures(self) -> list[Example]:
+        """For each attacker and protocol, and each defence that he knows, the attack that left least."""
+        strongest: dict[object, Situation] = {}
+        for situation, results in self.found.items():
+            if situation.threat_model is None or not self.examples:
+                continue
+            group = (situation.threat_model.knowledge, results[0].protocol, situation.defences)
+            best = strongest.setdefault(group, situation)
+            if sum(r.accuracy for r in results) < sum(r.accuracy for r in self.found[best]):
+                strongest[group] = situation
+        for situation in strongest.values():
+            if situation not in self.drawn:  # its results were known: the first batch is made again
+                few = replace(situation, limit=min(situation.limit or self.judge.batch, self.judge.batch))
+                example = self.judge.run(few, examples=self.examples).example
+                assert example is not None
+                self.drawn[situation] = example
+        return [self.drawn[situation] for situation in strongest.values()]
+
+    def tell(self, text: str) -> None:
+        """Say what is under way beside the situations."""
+        if self.progress:
+            self.progress(self.done, self.total, text)
+
+    def _step(self, title: str) -> None:
+        self.tell(title)
+        self.done += 1
+
+    def _fingerprint(self, situation: Situation, name: str, target: list[str]) -> str:
+        attack, threat, defence = situation.attack, situation.threat_model, self.judge.defences[name]
+        early, sure = getattr(attack, "early", None), getattr(attack, "sure", None)
+        return fingerprint(
+            {
+                "data": self.judge.data.name,
+                "images": [self.images, len(self.judge.chosen[: situation.limit])],
+                "target": target,
+                "seed": self.judge.seed,
+                "batch": self.judge.batch,
+                "classifier": self.network,
+                "defence": [name, self.digests[name], type(defence).__qualname__, _version(defence)],
+                "settings": defence.settings() if isinstance(defence, Purifier) else {},
+                "attack": [repr(attack), early and EARLY, sure, attack.version if attack else 0],
+                "threat": repr(threat),
+                "via": situation.via,
+                "versions": [VERSION, *(self.common["software"].get(p) for p in ("torch", *_PEERS))],
+            }
+        )
+
+
+def _all_of(module: nn.Module, images: Tensor) -> list[str]:
+    """Hashes of all that decides what a module answers; of somebody else's also of what it does answer, since
+    it may hold what no hash of its parts sees.
+    """
+    found = [digest(module), surroundings(module)]
+    return found if is_ours(module) else [*found, answers(module, images)]
+
+
+def _version(defence: nn.Module) -> int:
+    return defence.version if isinstance(defence, Purifier) else 0
