@@ -89,8 +89,8 @@ def evaluate(
     - `protocols`: "minimal" and "fixed", see `Attack`. They are the gray-box attacker's, since to one who
       judges what he attacks they are the same.
     - `knowledge`: "gray-box" attacks the bare classifier; "white-box" differentiates each defence;
-      "black-box" asks for answers, with "square" or "hopskipjump" among `attacks`. With one who knows more than the
-      classifier, slow attacks see a hundred images, and worst cases are among the results.
+      "black-box" asks for answers, with "square" or "hopskipjump" among `attacks`. With one who knows more
+      than the classifier, slow attacks see a hundred images, and worst cases are among the results.
     - `modes`: gradient modes of white-box attacks, by default all that a defence has (see
       `evaluation.situations`); `draws` of a random defence are behind each gradient.
     - `stand_ins`: references of purifiers, behind which a gray-box attacker attacks the classifier too;
