@@ -4,11 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from comdefend.errors import RequestError
 from comdefend.evaluation import Result, ThreatModel, keep_results, read_results, wilson, write_results
+from comdefend.evaluation.results import pack, unpack
 
 
 @given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -61,3 +63,10 @@ def test_budgets_are_written_for_people() -> None:
     assert ThreatModel("linf", 8 / 255).budget() == "8/255"
     assert ThreatModel("l2", 0.5).budget() == "0.5"
     assert ThreatModel("l2", None).budget() == "unlimited"
+
+
+@pytest.mark.parametrize("draws", [1, 2, 20, 35])
+def test_shares_survive_their_file(draws: int) -> None:
+    for n in (1, 3, 8, 37):
+        shares = torch.randint(0, draws + 1, (n,)) / draws
+        torch.testing.assert_close(unpack(pack(shares, draws), n), shares)

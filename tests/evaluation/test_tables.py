@@ -6,8 +6,9 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from comdefend.evaluation import Report
 from comdefend.evaluation.results import Result, ThreatModel, wilson
-from comdefend.evaluation.tables import card, terminal_tables
+from comdefend.evaluation.tables import caption, card, label, terminal_tables
 
 
 def results(defences: list[str]) -> list[Result]:
@@ -45,3 +46,15 @@ def test_the_card_tells_the_whole_threat_model() -> None:
     assert "untargeted" in told["Goal"]
     assert {"Attacker (gray-box)", "Attacker (white-box)", "Protocol (fixed)", "Randomness"} <= set(told)
     assert "Attacker (black-box)" not in told
+
+
+def test_the_caption_names_protocols_and_attacker(gray_box_report: Report) -> None:
+    text = " ".join(caption(gray_box_report.results))
+    for needed in ("gray-box", "(fixed)", "(minimal)", "Wilson", "30 images", " dB"):
+        assert needed in text
+
+
+def test_labels_of_defences_lose_folders_only() -> None:
+    assert label("none") == "undefended"
+    assert label("comdefend:weights=/a/b/c.safetensors,tile=3") == "comdefend:weights=c.safetensors,tile=3"
+    assert label("../x/mine.py:make+comdefend") == "mine.py:make+comdefend"

@@ -1,0 +1,72 @@
+"""The worst case over attacks, image by image."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from comdefend.evaluation import Report, Result, ThreatModel
+from comdefend.evaluation.results import Knowledge, pack, unpack
+from comdefend.evaluation.tables import counted, headlines
+from comdefend.evaluation.worst_case import WORST, worst_cases
+
+BUDGET = 8 / 255
+
+
+def test_the_worst_case_is_no_better_than_any_attack(adaptive_report: Report) -> None:
+    for worst in (r for r in adaptive_report.results if r.attack == WORST):
+        assert worst.threat_model
+        for result in adaptive_report.results:
+            if result.defence == worst.defence and result.n == worst.n:
+                threat = result.threat_model
+                if threat is None or (
+                    threat.knowledge in ("gray-box", worst.threat_model.knowledge)
+                    and (threat.norm, threat.epsilon) == (worst.threat_model.norm, worst.threat_model.epsilon)
+                ):
+                    assert worst.correct <= result.correct
+
+
+def test_headlines_hold_both_attackers_side_by_side(adaptive_report: Report) -> None:
+    lines = {(h.budget, h.defence): h for h in headlines(adaptive_report.results)}
+    line = lines["16/255 linf", "tiny"]
+    assert line.worst["white-box"].correct <= line.worst["gray-box"].correct <= line.clean.correct
+    assert ("0.5 l2", "tiny") in lines
+
+
+def test_the_worst_case_counts_images_and_not_averages() -> None:
+    def result(right: list[bool], attack: str, **threat: object) -> Result:
+        model = ThreatModel("linf", BUDGET, **threat) if threat else None  # type: ignore[arg-type]
+        mask = torch.tensor(right)
+        return Result("d", "c", "p", attack, len(right), sum(right), model, right=pack(mask))
+
+    clean = result([True, True, True, False], "none")
+    gray = result([True, True, False, False], "a", knowledge="gray-box")
+    white = result([False, True, True, False], "b", knowledge="white-box")
+    few = result([True, False], "c", knowledge="white-box")
+    found = {r.threat_model.knowledge: r for r in worst_cases([clean, gray, white, few]) if r.threat_model}
+    assert unpack(found["gray-box"].right, 4).tolist() == [1, 1, 0, 0]
+    assert found["white-box"].correct == 0
+    smaller = replace(white, threat_model=ThreatModel("linf", BUDGET / 2, "white-box"))
+    larger = replace(white, threat_model=ThreatModel("linf", BUDGET * 2, "white-box"))
+    at = {r.threat_model.epsilon: r.correct for r in worst_cases([clean, smaller, larger]) if r.threat_model}
+    assert at == {BUDGET / 2: 2, BUDGET * 2: 2}
+    (only,) = worst_cases([clean, few])  # two images were never attacked: nothing is said of them
+    assert (only.n, only.correct) == (2, 1)
+
+
+def test_what_slow_attacks_saw_is_told_apart_from_the_rest() -> None:
+    def result(right: Sequence[int], attack: str, knowledge: Knowledge | None) -> Result:
+        model = ThreatModel("linf", BUDGET, knowledge) if knowledge else None
+        shares = torch.tensor(right).float()
+        return Result("d", "c", "p", attack, len(right), sum(right), model, right=pack(shares))
+
+    clean = result([1] * 200, "none", None)
+    quick = result([0] * 50 + [1] * 150, "pgd", "white-box")
+    slow = result([0] * 80 + [1] * 20, "autoattack", "white-box")
+    estimate = result([0] * 16, "pgd", "white-box")
+    trial = replace(slow, trial=True)
+    (worst,) = worst_cases([clean, quick, slow, estimate])
+    assert (worst.n, worst.correct, worst.every) == (200, 120, (100, 20))
+    assert counted(worst, [clean]).endswith("; 20.0 [13.3, 28.9] n=100")
+    (alone,) = worst_cases([clean, quick, estimate, trial])
+    assert alone.every is None
