@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch import nn
 
 from comdefend.errors import RequestError
 
@@ -77,3 +78,8 @@ def find_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise RequestError(f"device {name!r} cannot be used here: {reason}") from error
     return device
+
+
+def device_of(module: nn.Module, *, otherwise: torch.device | None = None) -> torch.device:
+    """Where a module's parameters are; `otherwise`, by default the processor, where it has none."""
+    return next((p.device for p in module.parameters()), otherwise or torch.device("cpu"))

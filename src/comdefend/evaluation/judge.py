@@ -33,6 +33,11 @@ from comdefend.seeding import drawn_from, random_state, restore_random_state
 REMEMBERED = 2**26
 """Values of images whose purified form is kept for the next attack: half a gigabyte for each defence."""
 
+APART = 7919
+"""Between the seeds of a batch's draws; the first, the attack's own, is its place among the images. A prime, so
+that draws of two batches hardly share one.
+"""
+
 REPEATS = 20
 """How often a random defence judges every image."""
 
@@ -212,7 +217,7 @@ class Judge:
         with torch.no_grad():
             logits: Tensor = model(images)
         if not torch.isfinite(logits).all():
-            raise WorkError("the classifier returned NaN or infinite logits")
+            raise WorkError(f"{type(model).__name__} returned NaN or infinite logits")
         return logits.argmax(1)
 
     def attack(
@@ -252,7 +257,7 @@ class Judge:
         """
         drawn = is_random(self.defences[name])
         votes = [
-            self.predict(self.classifier, self._purified(name, images, start + 7919 * draw)) == truth
+            self.predict(self.classifier, self._purified(name, images, start + APART * draw)) == truth
             for draw in (range(1, REPEATS + 1) if drawn else (0,))
         ]
         return torch.stack(votes).float().mean(0).cpu()

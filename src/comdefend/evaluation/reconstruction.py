@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from comdefend.data import ImageSet
+from comdefend.device import device_of
 from comdefend.evaluation.results import Z95
 from comdefend.image import psnr
 from comdefend.purifiers import Purifier
@@ -20,9 +21,11 @@ class Reconstruction:
 
 
 def reconstruction(purifier: Purifier, data: ImageSet, *, batch: int = 100) -> Reconstruction:
-    """The PSNR of purified clean images, `batch` at a time; they must have one size."""
+    """The mean PSNR in dB of purified clean images, `batch` at a time, with its 95 % interval; grey or in
+    colour as the purifier takes them. Raises `DifferentSizesError` where they are not of one size.
+    """
     values = []
-    device = next((p.device for p in purifier.parameters()), torch.device("cpu"))
+    device = device_of(purifier)
     for start in range(0, len(data), batch):
         rows = range(start, min(start + batch, len(data)))
         images = data.images(rows, channels=purifier.image_channels)

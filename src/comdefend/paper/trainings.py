@@ -16,6 +16,7 @@ from comdefend import provenance
 from comdefend.atomic import write_json
 from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import load_data
+from comdefend.device import device_of
 from comdefend.errors import RequestError
 from comdefend.evaluation import wilson
 from comdefend.evaluation.fingerprint import digest, fingerprint
@@ -240,7 +241,7 @@ def _length(entry: dict[str, Any]) -> str:
 
 
 def _judged(classifier: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
-    device = next((p.device for p in classifier.parameters()), torch.device("cpu"))
+    device = device_of(classifier)
     with torch.no_grad():
         right = [
             int((classifier(part.to(device)).argmax(1).cpu() == truth).sum())

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from comdefend.device import device_of
 from comdefend.errors import RequestError, WorkError
 
 TOLERANCE = 1e-3
@@ -80,7 +81,7 @@ class Purifier(nn.Module, ABC):
         `WorkError` where `purify` gives back something else.
         """
         checked = check_images(images, channels=self.image_channels)
-        own = next((p.device for p in self.parameters()), images.device)
+        own = device_of(self, otherwise=images.device)
         if own != images.device:
             raise RequestError(
                 f"images are on {images.device} and the purifier on {own}: purifier.to(images.device)"

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from comdefend.device import device_of
 from comdefend.errors import RequestError
 from comdefend.image import FORMATS, READABLE, Picture, read_picture, write_picture
+from comdefend.purifiers import load_purifier
 from comdefend.purifiers.base import Purifier
 
 STREAM = "-"
@@ -56,8 +57,6 @@ def purify_image(
     job = Job(source, target, _format_of(target))
     if target.exists() and not overwrite:
         raise RequestError(f"{str(target)!r} exists already; overwrite=True replaces it")
-    from comdefend.purifiers import load_purifier
-
     _purify(job, load_purifier(purifier) if isinstance(purifier, str) else purifier)
 
 
@@ -68,7 +67,7 @@ def purify_picture(picture: Picture, purifier: Purifier) -> Picture:
     if needed == 1 and pixels.shape[1] == 3:
         raise RequestError("this purifier takes grey images; the image is in colour")
     expand = needed == 3 and pixels.shape[1] == 1
-    device = next((p.device for p in purifier.parameters()), torch.device("cpu"))
+    device = device_of(purifier)
     purified: Tensor = purifier(pixels.expand(-1, 3, -1, -1).to(device) if expand else pixels.to(device))
     purified = purified.cpu()
     return replace(picture, pixels=purified.mean(1, keepdim=True) if expand else purified)
