@@ -34,7 +34,7 @@ REMEMBERED = 2**26
 """Values of images whose purified form is kept for the next attack: half a gigabyte for each defence."""
 
 APART = 7919
-"""Between the seeds of a batch's draws; the first, the attack's own, is its place among the images. A prime, so
+"""Between the seeds of a batch's draws; the first, the attack's own, is its place. A prime, so
 that draws of two batches hardly share one.
 """
 
