@@ -32,7 +32,7 @@ RANDOM = ("resize-pad",)
 
 # PGD converges more slowly under L2. Square takes 2,000 queries instead of 5,000: through ComDefend each is
 # a hundredth of a second and more.
-ATTACKS = "fgsm,pgd,pgd-l2:steps=40,autoattack,square:asked=2000,hopskipjump"
+ATTACKS = "fgsm,pgd,pgd-l2:steps=40,autoattack,square:queries=2000,hopskipjump"
 MORE = f"{ATTACKS},autoattack-l2"
 """Where PGD under L2 leaves something."""
 

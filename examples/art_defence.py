@@ -3,7 +3,7 @@ Toolbox (`pip install adversarial-robustness-toolbox`).
 
     comdefend evaluate --classifier cifar10-resnet9-plain --data sample:cifar10 --limit 100 \\
         --defences examples/art_defence.py:smoothing --defences examples/art_defence.py:squeezing \\
-        --attacks fgsm,pgd,square:asked=1000 --epsilons 2,8 --knowledge gray-box,white-box,black-box
+        --attacks fgsm,pgd,square:queries=1000 --epsilons 2,8 --knowledge gray-box,white-box,black-box
 
 They work on NumPy arrays and pass no gradient back. `gradient_modes` says what goes around that: BPDA with
 the identity. The evaluation would try it all the same, but a defence that hides its gradient and does not say

@@ -191,7 +191,7 @@ def test_evaluate_resumes_with_the_same_code_only(tmp_path: Path, capsys: pytest
     )
     words = [
         "evaluate", "--classifier", f"{net}:Net", "--data", "sample:cifar10", "--defences", "gaussian",
-        "--attacks", "fgsm,square:asked=2", "--knowledge", "gray-box,black-box", "--epsilons", 8,
+        "--attacks", "fgsm,square:queries=2", "--knowledge", "gray-box,black-box", "--epsilons", 8,
         "--limit", 40, "--output", tmp_path / "report", "--resume",
     ]  # fmt: skip
     found = []

@@ -212,6 +212,8 @@ def test_settings_are_part_of_a_reference() -> None:
         ("bim:step=inf", "step is inf"),
         ("mi-fgsm:decay=-1", "decay is -1; it must be a number of at least 0"),
         ("bim:early=1", "no setting 'early'"),
+        ("pgd:sure=3", "no setting 'sure'"),
+        ("autoattack:draws=5", "no setting 'draws' .* it takes none"),
         ("bim:steps", "'steps' must have the form key=value"),
     ],
 )
@@ -284,7 +286,7 @@ def test_labels_that_change_between_answers_do_not_stop_a_hard_label_attack(
             logits: Tensor = tiny_classifier(at)
             return torch.where(torch.rand(len(at), 1) < 0.15, logits.roll(1, dims=1), logits)
 
-    attack = find_attack("hopskipjump:steps=2,asked=20", "minimal")
+    attack = find_attack("hopskipjump:steps=2,gradient_queries=20", "minimal")
     assert attack is not None
     torch.manual_seed(0)
     adversarial = attack(Fickle(), images, labels, epsilon=1.0)

@@ -15,7 +15,7 @@ from comdefend.cli import main
 from comdefend.data import ImageSet
 from comdefend.evaluation import evaluate
 from comdefend.evaluation.checks import Check, Probe
-from comdefend.evaluation.checks.attackers import asked, slow
+from comdefend.evaluation.checks.attackers import black_box, slow
 from comdefend.evaluation.checks.gradients import modes, saturated
 from comdefend.evaluation.checks.planted import plant
 from comdefend.evaluation.checks.probe import Sizes
@@ -141,7 +141,7 @@ def test_a_defence_that_seeds_the_generator_disarms_no_attack(
     """Attacks draw from the same generator: as against one that does not, image for image."""
     plain, seeding = (
         evaluate(
-            classifier, {"it": Turned(seed)}, data=sample, attacks=["pgd:steps=3", "square:asked=50"],
+            classifier, {"it": Turned(seed)}, data=sample, attacks=["pgd:steps=3", "square:queries=50"],
             modes=["spsa", "identity"], knowledge=["white-box", "black-box"], limit=12, checks=False,
             examples=0,
         ).results
@@ -286,7 +286,7 @@ def made_of(classifier: nn.Module, sample: ImageSet) -> Callable[..., dict[str, 
             for name in dict.fromkeys(["it", *(r.defence for r in results)])
         ]
         probe = Probe(judge, defence, [*clean, *results], epsilon=8 / 255, draws=1)
-        return {c.name: c for check in (slow, modes, asked, warnings) for c in check(probe)}
+        return {c.name: c for check in (slow, modes, black_box, warnings) for c in check(probe)}
 
     return made
 

@@ -129,10 +129,10 @@ def test_a_classifier_without_gradients_is_attacked_by_queries_alone(sample: Ima
     with pytest.raises(RequestError, match=r"'Sealed': the model hands no gradient back .* square and"):
         evaluate(Sealed(classes=10).eval(), Identity(), data=sample, limit=4)
     found = evaluate(
-        Sealed(classes=10).eval(), "none", data=sample, limit=4, attacks="square:asked=20",
+        Sealed(classes=10).eval(), "none", data=sample, limit=4, attacks="square:queries=20",
         knowledge="black-box",
     ).results  # fmt: skip
-    assert {r.attack for r in found} >= {"none", "square:asked=20"}
+    assert {r.attack for r in found} >= {"none", "square:queries=20"}
 
 
 def test_too_few_classes_are_refused_even_if_the_first_images_fit(sample: ImageSet) -> None:

@@ -37,7 +37,7 @@ def test_what_would_try_nothing_is_refused(changed: dict[str, object], message: 
 
 def test_one_norm_alone_can_be_asked_for() -> None:
     only = request(attacks="pgd-l2", linf=(), knowledge="white-box", l2=(2.0, 0.4))
-    assert [epsilon for _, epsilon in only.budgets(only.one_each(queries=False))] == [2.0, 0.4]
+    assert [epsilon for _, epsilon in only.budgets(only.gradient_based())] == [2.0, 0.4]
     assert only.checked_at() == {"linf": 8 / 255, "l2": 0.4}
 
 

@@ -105,7 +105,7 @@ def test_the_second_mode_is_the_one_that_adds_most() -> None:
 
 
 @pytest.mark.parametrize(
-    ("knowledge", "more", "seen"), [("gray-box", "", 6), ("gray-box,black-box", ",square:asked=2", 4)]
+    ("knowledge", "more", "seen"), [("gray-box", "", 6), ("gray-box,black-box", ",square:queries=2", 4)]
 )
 def test_slow_attacks_see_fewer_images_beside_attackers_who_know_more(
     knowledge: str, more: str, seen: int, sample: ImageSet, monkeypatch: pytest.MonkeyPatch

@@ -1,10 +1,11 @@
 """Attacks by name and protocol. One interface: see `Attack`."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from math import inf
 
 from comdefend.attacks.autoattack import APGD, AutoAttack, AutoAttackL2, Square
 from comdefend.attacks.base import (
+    OF_THE_EVALUATION,
     PROTOCOLS,
     Attack,
     BudgetFree,
@@ -84,7 +85,11 @@ def find_attack(name: str, protocol: Protocol) -> Attack | None:
     usual = next((a for a in ATTACKS if (a.name, a.protocol) == (usual_name, protocol)), None)
     if usual is None or not options:
         return usual
-    numbers = {key: value for key, value in usual.settings().items() if type(value) in (int, float)}
+    numbers = {
+        own.name: value
+        for own in fields(usual)
+        if type(value := getattr(usual, own.name)) in (int, float) and own.metadata != OF_THE_EVALUATION
+    }
     for key, value in options.items():
         if key not in numbers:
             takes = f"it takes {', '.join(numbers)}" if numbers else "it takes none"

@@ -4,13 +4,13 @@ What it warns of (random outputs, zero gradients, a query attack that beats thos
 the logger "auto-attack", where an evaluation collects it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from comdefend.attacks.base import Attack, Goal, Norm
+from comdefend.attacks.base import OF_THE_EVALUATION, Attack, Goal, Norm
 from comdefend.errors import MissingExtraError, RequestError
 
 LOGGER = "auto-attack"
@@ -31,7 +31,7 @@ class AutoAttack(Attack):
     slow = True
 
     kind: Literal["standard", "rand"] = "standard"
-    draws: int = 20
+    draws: int = field(default=20, metadata=OF_THE_EVALUATION)
 
     def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
         made = _auto_attack(model, images, self, epsilon, version=self.kind)
@@ -83,21 +83,21 @@ class APGD(Attack):
 @dataclass(frozen=True)
 class Square(Attack):
     """Square Attack (Andriushchenko et al., 2020): squares at random places, kept where they raise
-    the margin. It asks for logits, `asked` times an image.
+    the margin. It asks for logits, `queries` times an image.
     """
 
     name = "square"
     norm = "linf"
     protocol = "fixed"
     targeted = False
-    queries = True
+    query_based = True
     slow = True
 
-    asked: int = 5000
+    queries: int = 5000
 
     def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
         made = _auto_attack(model, images, self, epsilon, version="custom", attacks=["square"])
-        made.square.n_queries = self.asked
+        made.square.n_queries = self.queries
         return _run(made, images, goal)
 
 

@@ -66,6 +66,10 @@ class Goal:
         return Goal(self.labels[rows], None if self.targets is None else self.targets[rows])
 
 
+OF_THE_EVALUATION = {"of": "the evaluation"}
+"""Metadata of settings that suit the model which is attacked, and that an attack's reference cannot have."""
+
+
 @dataclass(frozen=True)
 class Attack(ABC):
     """Makes adversarial images for a model whose gradients it may use.
@@ -85,7 +89,7 @@ class Attack(ABC):
     norm: ClassVar[Norm]
     protocol: ClassVar[Protocol]
     targeted: ClassVar[bool] = True
-    queries: ClassVar[bool] = False
+    query_based: ClassVar[bool] = False
     """Whether it asks the model for answers only, and never for gradients."""
     slow: ClassVar[bool] = False
     """Whether it takes so long for an image that an evaluation gives it fewer of them."""

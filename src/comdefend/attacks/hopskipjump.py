@@ -20,18 +20,19 @@ class HopSkipJump(Attack):
     """Foolbox's, under L-infinity, from a random image of another class. Minimal by nature: what needs more
     than epsilon is given back as it was.
 
-    A step asks for up to `asked` answers to estimate the boundary's direction, and some more to walk.
+    A step asks for up to `gradient_queries` answers to estimate the direction of the boundary, and some more
+    to walk.
     """
 
     name = "hopskipjump"
     norm = "linf"
     protocol = "minimal"
     targeted = False
-    queries = True
+    query_based = True
     slow = True
 
     steps: int = 12
-    asked: int = 100
+    gradient_queries: int = 100
 
     def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
         still = _Still(model)
@@ -55,8 +56,8 @@ class HopSkipJump(Attack):
             return images
         attack = HopSkipJumpAttack(
             steps=self.steps,
-            initial_gradient_eval_steps=min(20, self.asked),
-            max_gradient_eval_steps=self.asked,
+            initial_gradient_eval_steps=min(20, self.gradient_queries),
+            max_gradient_eval_steps=self.gradient_queries,
             constraint="linf",
         )
         criterion = foolbox_criterion(goal.rows(rows))

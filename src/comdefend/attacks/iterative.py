@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from comdefend.attacks.adaptive import one_draw
-from comdefend.attacks.base import Attack, Goal, LossName, Norm, Protocol, search_smallest
+from comdefend.attacks.base import OF_THE_EVALUATION, Attack, Goal, LossName, Norm, Protocol, search_smallest
 from comdefend.errors import RequestError
 
 DEFAULT_BUDGET = 0.3
@@ -63,7 +63,7 @@ class PGD(Attack):
     restarts: int = 1
     losses: tuple[LossName, ...] = ("cross-entropy",)
     early: bool = field(default=False, repr=False)
-    sure: int = field(default=1, repr=False)
+    sure: int = field(default=1, repr=False, metadata=OF_THE_EVALUATION)
 
     def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
         budget = DEFAULT_BUDGET if epsilon is None else epsilon

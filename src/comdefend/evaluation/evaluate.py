@@ -140,7 +140,7 @@ def evaluate(
             counts[reference] = check_classifier(
                 module, few, labels, name=reference, classes=images.class_count
             )
-            if request.one_each(queries=False):
+            if request.gradient_based():
                 _check_gradient(module, few[:1], labels[:1].to(device), name=reference)
         height, width = images.array(chosen[0]).shape[:2]
         room = PIXELS_AT_ONCE if request.alone and not others else PIXELS_THROUGH
@@ -176,7 +176,7 @@ def _left_out(request: Request, *, checked: bool) -> list[str]:
     if not checked:
         notes.append("Not checked: nothing says whether these attacks were strong enough to mean anything.")
         return notes
-    asked = request.budgets(request.one_each(queries=False))
+    asked = request.budgets(request.gradient_based())
     threats = {ThreatModel(attack.norm, epsilon) for attack, epsilon in asked if epsilon}
     unchecked = threats - {ThreatModel(norm, epsilon) for norm, epsilon in request.checked_at().items()}
     if unchecked:
@@ -227,7 +227,7 @@ def _attack_all(
         run.all(situations.transfers(network, stand_ins, names, request.linf))
         run.all(situations.from_others(sources, names, request.linf))
     if "white-box" in request.knowledge:
-        seen = list(request.budgets(request.one_each(queries=False)))
+        seen = list(request.budgets(request.gradient_based()))
         for name, module in defences.items():
             run.all(
                 situations.white_box(
@@ -236,7 +236,7 @@ def _attack_all(
                 )
             )  # fmt: skip
     if "black-box" in request.knowledge:
-        asked = list(request.budgets(request.one_each(queries=True)))
+        asked = list(request.budgets(request.query_based()))
         for name, module in defences.items():
             run.all(situations.black_box(network, name, module, asked, draws=request.draws))
     return notes

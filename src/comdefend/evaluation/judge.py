@@ -87,8 +87,9 @@ class Situation:
     @property
     def via(self) -> str:
         """What the attack goes through, and of one that asks how often."""
-        asked = (f"{self.attack.asked} queries",) if self.adaptive and isinstance(self.attack, Square) else ()
-        return in_words(self.mode, self.source, self.draws, *asked)
+        counted = self.adaptive and isinstance(self.attack, Square)
+        queries = (f"{self.attack.queries} queries",) if counted else ()  # type: ignore[union-attr]
+        return in_words(self.mode, self.source, self.draws, *queries)
 
     @property
     def adaptive(self) -> bool:

@@ -93,16 +93,21 @@ class Request:
                 attack = find_attack(name, protocol)
                 if attack is None:
                     notes.append(_lacking(name, protocol))
-                elif not attack.queries:
+                elif not attack.query_based:
                     found.append(attack)
         return list(dict.fromkeys(found)), list(dict.fromkeys(notes))
 
-    def one_each(self, *, queries: bool) -> list[Attack]:
-        """Attacks in one form each, the fixed one where there is one: those that ask for answers only, or
-        those that do not.
-        """
+    def gradient_based(self) -> list[Attack]:
+        """Attacks that follow gradients, in one form each, the fixed one where there is one."""
+        return [attack for attack in self._one_each() if not attack.query_based]
+
+    def query_based(self) -> list[Attack]:
+        """The same of those that ask for answers only."""
+        return [attack for attack in self._one_each() if attack.query_based]
+
+    def _one_each(self) -> list[Attack]:
         found = (find_attack(name, "fixed") or find_attack(name, "minimal") for name in self.attacks)
-        return [attack for attack in dict.fromkeys(found) if attack and attack.queries == queries]
+        return [attack for attack in dict.fromkeys(found) if attack]
 
     def budgets(self, attacks: Iterable[Attack]) -> Iterator[tuple[Attack, float | None]]:
         """Each attack with each of its budgets; L2 attacks that look for the nearest have none."""
@@ -115,7 +120,7 @@ class Request:
 
     def checked_at(self) -> dict[Norm, float]:
         """The budget that checks are made at, under L-infinity always, under L2 where it is attacked."""
-        asked = self.budgets(self.one_each(queries=False))
+        asked = self.budgets(self.gradient_based())
         own: dict[Norm, list[float]] = {
             "linf": list(self.linf or (USUAL["linf"],)),
             "l2": [epsilon for attack, epsilon in asked if attack.norm == "l2" and epsilon],
@@ -139,8 +144,8 @@ class Request:
                 raise RequestError(f"l2_epsilon is {epsilon:g}; it must be a length above 0")
 
     def _check_attacks(self) -> None:
-        follow, ask = self.one_each(queries=False), self.one_each(queries=True)
-        asking = " or ".join(attack.name for attack in ATTACKS if attack.queries)
+        follow, ask = self.gradient_based(), self.query_based()
+        asking = " or ".join(attack.name for attack in ATTACKS if attack.query_based)
         if not self.attacks:
             return
         if ask and "black-box" not in self.knowledge:

@@ -19,7 +19,7 @@ __all__ = ["Check", "Probe", "all_checks", "made_at"]
 ALL = (
     record.clean_accuracy, record.images, gradients.gradients, gradients.reported, gradients.modes,
     attackers.slow, gradients.one_step, gradients.budgets, gradients.steps, gradients.restarts,
-    attackers.other_attackers, attackers.gradient_free, attackers.asked, attackers.noise,
+    attackers.other_attackers, attackers.gradient_free, attackers.black_box, attackers.noise,
     randomness.randomness, randomness.alone, gradients.planted, record.limits, record.rounding,
     record.warnings,
 )  # fmt: skip

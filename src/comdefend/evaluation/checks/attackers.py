@@ -72,7 +72,7 @@ def gradient_free(probe: Probe) -> Iterator[Check]:
         yield probe.line(name, "skip", NOBODY, meaning)
         return
     try:
-        after = probe.retry(Square(asked=probe.sizes.queries), "autograd", rows)
+        after = probe.retry(Square(queries=probe.sizes.queries), "autograd", rows)
     except MissingExtraError as error:
         yield probe.line(name, "warn", str(error), meaning)
         return
@@ -84,7 +84,7 @@ def gradient_free(probe: Probe) -> Iterator[Check]:
     )  # fmt: skip
 
 
-def asked(probe: Probe) -> Iterator[Check]:
+def black_box(probe: Probe) -> Iterator[Check]:
     """Whether black-box attacks are strong enough to break a classifier that nothing defends."""
     found = [r for r in probe.bare if r.knowledge == "black-box" and probe.at_budget(r)]
     if not found or not any(r.knowledge == "black-box" for r in probe.results):
