@@ -129,3 +129,9 @@ else:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 1.5e9
+
+
+@pytest.mark.parametrize("shape", [(12, 8, 8), (1, 8, 8, 12)])
+def test_what_is_no_code_is_not_decompressed(shape: tuple[int, ...]) -> None:
+    with pytest.raises(RequestError, match=r"the code has the shape .*; N x 12 x H x W is needed"):
+        load_comdefend("cifar10").decompress(torch.zeros(shape, dtype=torch.bool))

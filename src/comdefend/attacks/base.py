@@ -74,9 +74,10 @@ OF_THE_EVALUATION = {"of": "the evaluation"}
 class Attack(ABC):
     """Makes adversarial images for a model whose gradients it may use.
 
-    `attack(model, images, labels, epsilon=8/255)` returns images in [0, 1], within `epsilon` (a
+    `attack(model, images, labels, epsilon=8/255)` takes a model from images to logits N x K, images
+    N x C x H x W in [0, 1] and labels, int64 N, and returns images like these, within `epsilon` (a
     fraction, not in units of 1/255) of the originals in `norm`. `epsilon=None` sets no budget.
-    With `targets` it aims at these classes, where it can (`targeted`).
+    With `targets`, int64 N, it aims at these classes, where it can (`targeted`).
 
     `protocol` says what it does with its budget: an attack of the protocol "fixed" spends all of
     it; one of the protocol "minimal" looks for the smallest perturbation, up to epsilon, that

@@ -46,7 +46,9 @@ REPEATS = 20
 class Example:
     """A few images of one situation, for looking at: what came in, what the attack and each defence made.
 
-    `purified` and `predictions` have one entry for each defence; `codes` where a defence has a code.
+    `clean`, `adversarial` and each of `purified` are N x C x H x W in [0, 1]; `labels`, `clean_predictions`
+    and each of `predictions` int64 N. `purified` has one entry for each defence, `codes` where it has a
+    code, `predictions` one for "none" as well.
     """
 
     title: str
@@ -215,6 +217,7 @@ class Judge:
         return outcome
 
     def predict(self, model: nn.Module, images: Tensor) -> Tensor:
+        """The classes, int64 N. Raises `WorkError` where a logit is no number."""
         with torch.no_grad():
             logits: Tensor = model(images)
         if not torch.isfinite(logits).all():

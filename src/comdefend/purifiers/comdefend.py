@@ -110,7 +110,14 @@ class ComDefendPurifier(Purifier):
         return self._tiled(self._code, images, block=self.model.config.block)
 
     def decompress(self, code: Tensor) -> Tensor:
-        """The float32 images that a code stands for, of whole blocks."""
+        """The images that a code stands for: of booleans N x bits x H x W float32 N x C x H x W in [0, 1],
+        with H and W times the side of a block. Raises `RequestError` for what is no such code.
+        """
+        bits = self.model.config.bits
+        if code.ndim != 4 or code.shape[1] != bits:
+            raise RequestError(
+                f"the code has the shape {tuple(code.shape)}; N x {bits} x H x W is needed, as of compress"
+            )
         with torch.no_grad():
             return self._ordered(self.model.decompress(code)).float()
 
