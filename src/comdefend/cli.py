@@ -224,8 +224,8 @@ def evaluate(
     from comdefend.data import load_data
     from comdefend.device import keep_freed_memory
     from comdefend.evaluation import evaluate as run_evaluation
-    from comdefend.evaluation import keep_results, read_results, write_results
-    from comdefend.evaluation.report import PARTS, RESULTS, write_report
+    from comdefend.evaluation import keep_results, write_results
+    from comdefend.evaluation.report import PARTS, earlier, write_report
 
     check_extra("evaluate", *_EVALUATING, feature="an evaluation")
     keep_freed_memory()
@@ -235,18 +235,7 @@ def evaluate(
     budgets = [_epsilon(text) for text in _list("epsilons", epsilons)]
     names, protocols = _list("attacks", attacks), _list("protocol", protocol)
     with output_folder(output):
-        parts = output / PARTS
-        before = [path for path in (parts, output / RESULTS) if path.is_file()]
-        if resume and overwrite:
-            raise RequestError(
-                "--resume goes on with an evaluation and --overwrite begins anew: give one of them"
-            )
-        if before and not (resume or overwrite):
-            raise RequestError(
-                f"output {str(output)!r} holds an evaluation: --resume goes on with it, "
-                "--overwrite begins anew"
-            )
-        kept = [result for path in before for result in read_results(path)] if resume else []
+        kept = earlier(output, resume=resume, overwrite=overwrite)
         with _bar("evaluating", json_) as progress:
             report = run_evaluation(
                 classifier,
@@ -263,7 +252,7 @@ def evaluate(
                 l2_epsilons=[_number("l2-epsilons", text) for text in _list("l2-epsilons", l2_epsilons)],
                 checks=checks,
                 known=kept,
-                keep=partial(keep_results if resume else write_results, parts),
+                keep=partial(keep_results if resume else write_results, output / PARTS),
                 limit=limit,
                 batch=batch,
                 seed=seed,
@@ -271,12 +260,6 @@ def evaluate(
                 dtype=dtype,
                 examples=examples,
                 progress=progress,
-            )
-        prints = {result.fingerprint for result in kept if result.fingerprint}
-        if prints and prints.isdisjoint(result.fingerprint for result in report.results):
-            print(
-                f"Nothing of what {str(output)!r} held fits these settings: all was run anew.",
-                file=sys.stderr,
             )
         command = shlex.join(["comdefend", *context.obj])
         _show_report(report, write_report(report, output, command=command), json_)
@@ -538,7 +521,9 @@ def _show_report(report: Any, paths: dict[str, Path], as_json: bool) -> None:
     from comdefend.evaluation.tables import shown
 
     if as_json:
-        print(json.dumps([asdict(result) for result in report.results]))
+        lists = {"results": report.results, "checks": report.checks}
+        document = {key: [asdict(entry) for entry in entries] for key, entries in lists.items()}
+        print(json.dumps({**document, "notes": report.notes}))
         return
     console = Console()
     for part in shown(report.results, report.checks, report.notes, width=console.width):

@@ -160,6 +160,8 @@ def evaluate(
             results = [*results, *worst_cases(results)]
         found = _checked(run, request) if checks and clean and "white-box" in request.knowledge else []
         pictures = run.pictures()
+    if run.known and not run.reused:
+        notes = ["Nothing of what was kept fits these settings: all was run anew.", *notes]
     notes = [*_few_classes(images, counts[name]), *_left_out(request, checked=bool(found)), *notes]
     return Report(results, found, pictures, images.classes, tuple(notes))
 

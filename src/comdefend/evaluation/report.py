@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from comdefend.atomic import write_json
+from comdefend.errors import RequestError
 from comdefend.evaluation.checks import Check, made_at
 from comdefend.evaluation.evaluate import Report
 from comdefend.evaluation.plots import accuracy_plot, as_data_uri, as_png, curve_plot, example_plot
-from comdefend.evaluation.results import Result, write_results
+from comdefend.evaluation.results import Result, read_results, write_results
 from comdefend.evaluation.tables import (
     HEADINGS,
     KNOWN,
@@ -51,6 +52,22 @@ dt { font-weight: 600; } dd { margin: 0 0 .4rem; font-size: .85rem; color: #444;
 footer { color: #666; font-size: .85rem; margin-top: 2rem; }
 @media print { body { max-width: none; } h2 { break-after: avoid; } img { break-inside: avoid; } }
 """
+
+
+def earlier(folder: Path, *, resume: bool, overwrite: bool) -> list[Result]:
+    """What a folder holds of an evaluation to go on with. Raises `RequestError` where it holds one and nobody
+    said whether to go on with it (`resume`) or to begin anew (`overwrite`).
+    """
+    if resume and overwrite:
+        raise RequestError(
+            "--resume goes on with an evaluation and --overwrite begins anew: give one of them"
+        )
+    held = [path for path in (folder / PARTS, folder / RESULTS) if path.is_file()]
+    if held and not (resume or overwrite):
+        raise RequestError(
+            f"output {str(folder)!r} holds an evaluation: --resume goes on with it, --overwrite begins anew"
+        )
+    return [result for path in held for result in read_results(path)] if resume else []
 
 
 def write_report(report: Report, folder: Path, *, command: str = "") -> dict[str, Path]:

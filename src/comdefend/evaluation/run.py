@@ -41,6 +41,7 @@ class Run:
         self.results: list[Result] = []
         self.drawn: dict[Situation, Example] = {}
         self.done = self.total = 0
+        self.reused = False
         self.common = {
             "data": judge.data.name, "classifier": classifier, "seed": judge.seed, **provenance.made()
         }  # fmt: skip
@@ -73,6 +74,7 @@ class Run:
         ]  # fmt: skip
         if len(kept) == len(prints):
             self.done += self.judge.count(situation.limit)
+            self.reused = True
         else:
             outcome = self.judge.run(situation, examples=self.examples, step=self._step)
             kept = [
