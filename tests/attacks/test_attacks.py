@@ -19,7 +19,7 @@ from comdefend.attacks import (
     attack_names,
     find_attack,
 )
-from comdefend.attacks.base import check_budget, distance, fooled, search_smallest
+from comdefend.attacks.base import check_adversarial, distance, fooled, search_smallest
 from comdefend.errors import RequestError, WorkError
 from tests.conftest import TinyClassifier
 
@@ -166,7 +166,7 @@ def test_cw_respects_a_budget_where_it_has_one(
 def test_an_attack_that_breaks_its_promise_is_caught(change, message: str) -> None:  # type: ignore[no-untyped-def]
     images = torch.rand(2, 3, 4, 4)
     with pytest.raises(WorkError, match=message):
-        check_budget(images, change(images), epsilon=0.1, norm="linf", attack="test")
+        check_adversarial(images, change(images), epsilon=0.1, norm="linf", attack="test")
 
 
 def test_the_search_takes_the_first_budget_that_works(tiny_classifier: nn.Module) -> None:

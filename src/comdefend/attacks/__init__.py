@@ -12,7 +12,7 @@ from comdefend.attacks.base import (
     Goal,
     Norm,
     Protocol,
-    check_budget,
+    check_adversarial,
     distance,
     fooled,
 )
@@ -50,7 +50,7 @@ __all__ = [
     "Protocol",
     "Square",
     "attack_names",
-    "check_budget",
+    "check_adversarial",
     "check_protocol",
     "distance",
     "find_attack",

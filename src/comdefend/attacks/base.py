@@ -153,7 +153,7 @@ class Attack(ABC):
 
     def _checked(self, images: Tensor, adversarial: Tensor, epsilon: float | None) -> Tensor:
         adversarial = adversarial.detach()
-        check_budget(images, adversarial, epsilon=epsilon, norm=self.norm, attack=self.name)
+        check_adversarial(images, adversarial, epsilon=epsilon, norm=self.norm, attack=self.name)
         return adversarial.clamp(0, 1)
 
 
@@ -201,7 +201,7 @@ def distance(images: Tensor, others: Tensor, norm: Norm) -> Tensor:
     return difference.abs().amax(1) if norm == "linf" else difference.norm(dim=1)
 
 
-def check_budget(
+def check_adversarial(
     images: Tensor, adversarial: Tensor, *, epsilon: float | None, norm: Norm, attack: str
 ) -> None:
     """Raise `WorkError` for adversarial images that are malformed, out of [0, 1] or over budget."""

@@ -143,20 +143,21 @@ def evaluate(
             if request.gradient_based():
                 _check_gradient(module, few[:1], labels[:1].to(device), name=reference)
         height, width = images.array(chosen[0]).shape[:2]
-        room = PIXELS_AT_ONCE if request.alone and not others else PIXELS_THROUGH
+        room = PIXELS_AT_ONCE if request.gray_box_only and not others else PIXELS_THROUGH
         judge = Judge(
             network, defences, images, chosen, seed=seed, device=device,
-            batch=batch or max(1, min(100, room // (height * width))), in_eight_bits=not request.alone,
+            batch=batch or max(1, min(100, room // (height * width))),
+            in_eight_bits=not request.gray_box_only,
         )  # fmt: skip
         ways: dict[str, tuple[str, ...]] = {}
         if request.modes and "white-box" in request.knowledge:
             ways = situations.usable_modes(defences, request.modes, few[:1])
         run = Run(judge, name, known=known, keep=keep, progress=progress, examples=examples)
         if clean:
-            run.all([Situation(network, tuple(defences))])
+            run.run_all([Situation(network, tuple(defences))])
         notes = _attack_all(run, request, ways, stand_ins=others, sources=elsewhere)
         results = run.results
-        if not request.alone and clean:
+        if not request.gray_box_only and clean:
             results = [*results, *worst_cases(results)]
         found = _checked(run, request) if checks and clean and "white-box" in request.knowledge else []
         pictures = run.pictures()
@@ -225,13 +226,13 @@ def _attack_all(
     names = tuple(defences)
     if "gray-box" in request.knowledge:
         wanted, notes = request.by_protocol()
-        run.all(situations.gray_box(network, names, request.budgets(wanted), alone=request.alone))
-        run.all(situations.transfers(network, stand_ins, names, request.linf))
-        run.all(situations.from_others(sources, names, request.linf))
+        run.run_all(situations.gray_box(network, names, request.budgets(wanted), alone=request.gray_box_only))
+        run.run_all(situations.transfers(network, stand_ins, names, request.linf))
+        run.run_all(situations.from_others(sources, names, request.linf))
     if "white-box" in request.knowledge:
         seen = list(request.budgets(request.gradient_based()))
         for name, module in defences.items():
-            run.all(
+            run.run_all(
                 situations.white_box(
                     network, name, module, seen,
                     modes=ways.get(name), draws=request.draws, images=count, scan=run.shares,
@@ -240,7 +241,7 @@ def _attack_all(
     if "black-box" in request.knowledge:
         asked = list(request.budgets(request.query_based()))
         for name, module in defences.items():
-            run.all(situations.black_box(network, name, module, asked, draws=request.draws))
+            run.run_all(situations.black_box(network, name, module, asked, draws=request.draws))
     return notes
 
 

@@ -201,7 +201,7 @@ class Judge:
             images = self.data.images(rows).to(self.device)
             yield start, images, self.labels[start : start + len(rows)].to(self.device)
 
-    def count(self, limit: int | None = None) -> int:
+    def batch_count(self, limit: int | None = None) -> int:
         """How many batches `batches` gives."""
         return -(-min(limit or len(self.chosen), len(self.chosen)) // self.batch)
 
@@ -213,7 +213,7 @@ class Judge:
         for start, clean, truth in self.batches(situation.limit):
             if step:
                 step(situation.title)
-            self._count(outcome, clean, truth, start, examples)
+            self._judge_batch(outcome, clean, truth, start, examples)
         return outcome
 
     def predict(self, model: nn.Module, images: Tensor) -> Tensor:
@@ -292,7 +292,7 @@ class Judge:
                 raise WorkError(f"defence {name!r} failed: {type(error).__name__}: {error}") from error
         return purified
 
-    def _count(self, outcome: Outcome, clean: Tensor, truth: Tensor, start: int, examples: int) -> None:
+    def _judge_batch(self, outcome: Outcome, clean: Tensor, truth: Tensor, start: int, examples: int) -> None:
         situation, images = outcome.situation, clean
         if situation.attack is not None:
             began = time.monotonic()

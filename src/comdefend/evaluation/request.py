@@ -80,7 +80,7 @@ class Request:
         self._check_attacks()
 
     @property
-    def alone(self) -> bool:
+    def gray_box_only(self) -> bool:
         """Whether no attacker knows more than the classifier."""
         return self.knowledge == ("gray-box",)
 

@@ -39,7 +39,7 @@ class Run:
         self.known = {r.fingerprint: r for r in known if r.fingerprint}
         self.keep, self.progress = keep, progress
         self.results: list[Result] = []
-        self.drawn: dict[Situation, Example] = {}
+        self.examples_of: dict[Situation, Example] = {}
         self.done = self.total = 0
         self.reused = False
         self.common = {
@@ -47,21 +47,21 @@ class Run:
         }  # fmt: skip
         self.found: dict[Situation, list[Result]] = {}
         self.first = judge.data.images(judge.chosen[:2]).to(judge.device)
-        self.digests = {name: _all_of(module, self.first) for name, module in judge.defences.items()}
-        self.network = _all_of(judge.classifier, self.first)
-        self.images = judge.data.digest(judge.chosen)
+        self.defence_digests = {name: _all_of(module, self.first) for name, module in judge.defences.items()}
+        self.classifier_digests = _all_of(judge.classifier, self.first)
+        self.image_digest = judge.data.digest(judge.chosen)
 
-    def all(self, situations: Sequence[Situation]) -> None:
+    def run_all(self, situations: Sequence[Situation]) -> None:
         """Run what is not known, in order, and keep the results."""
         situations = [s for s in situations if s not in self.found]
-        self.total += sum(self.judge.count(s.limit) for s in situations)
+        self.total += sum(self.judge.batch_count(s.limit) for s in situations)
         for situation in situations:
             self._one(situation)
         self.tell("done")
 
     def shares(self, situation: Situation) -> Tensor:
         """For each image the share of draws that the first of its defences gets right."""
-        self.all([situation])
+        self.run_all([situation])
         return self.found[situation][0].shares
 
     def _one(self, situation: Situation) -> None:
@@ -73,7 +73,7 @@ class Run:
             if p in self.known and self._whole(situation, self.known[p])
         ]  # fmt: skip
         if len(kept) == len(prints):
-            self.done += self.judge.count(situation.limit)
+            self.done += self.judge.batch_count(situation.limit)
             self.reused = True
         else:
             outcome = self.judge.run(situation, examples=self.examples, step=self._step)
@@ -82,7 +82,7 @@ class Run:
                 for result in outcome.results(self.judge.defences, self.common)
             ]
             if outcome.example:
-                self.drawn[situation] = outcome.example
+                self.examples_of[situation] = outcome.example
         self.found[situation] = kept
         self.results += kept
         if self.keep:
@@ -93,7 +93,7 @@ class Run:
         return replace(
             result, attack=title, classifier=self.common["classifier"], batch=self.judge.batch,
             device=self.judge.device,
-            digests={"classifier": self.network[0], "defence": self.digests[result.defence][0]},
+            digests={"classifier": self.classifier_digests[0], "defence": self.defence_digests[result.defence][0]},
         )  # fmt: skip
 
     def _whole(self, situation: Situation, known: Result) -> bool:
@@ -111,12 +111,12 @@ class Run:
             if sum(r.accuracy for r in results) < sum(r.accuracy for r in self.found[best]):
                 strongest[group] = situation
         for situation in strongest.values():
-            if situation not in self.drawn:  # its results were known: the first batch is made again
+            if situation not in self.examples_of:  # its results were known: the first batch is made again
                 few = replace(situation, limit=min(situation.limit or self.judge.batch, self.judge.batch))
                 example = self.judge.run(few, examples=self.examples).example
                 assert example is not None
-                self.drawn[situation] = example
-        return [self.drawn[situation] for situation in strongest.values()]
+                self.examples_of[situation] = example
+        return [self.examples_of[situation] for situation in strongest.values()]
 
     def tell(self, text: str) -> None:
         """Say what is under way beside the situations."""
@@ -133,12 +133,12 @@ class Run:
         return fingerprint(
             {
                 "data": self.judge.data.name,
-                "images": [self.images, len(self.judge.chosen[: situation.limit])],
+                "images": [self.image_digest, len(self.judge.chosen[: situation.limit])],
                 "target": target,
                 "seed": self.judge.seed,
                 "batch": self.judge.batch,
-                "classifier": self.network,
-                "defence": [name, self.digests[name], type(defence).__qualname__, _version(defence)],
+                "classifier": self.classifier_digests,
+                "defence": [name, self.defence_digests[name], type(defence).__qualname__, _version(defence)],
                 "settings": defence.settings() if isinstance(defence, Purifier) else {},
                 "attack": [repr(attack), early and EARLY, sure, attack.version if attack else 0],
                 "threat": repr(threat),

@@ -22,7 +22,7 @@ def slow(probe: Probe) -> Iterator[Check]:
             quick = torch.minimum(quick, result.shares[:count])
     before, after = float(quick.mean()), left / count
     yield probe.line(
-        "slow attacks", "fail" if probe.more(before, after, count) else "pass",
+        "slow attacks", "fail" if probe.exceeds(before, after, count) else "pass",
         f"on the {count} images that they were given: {after:.1%} left, {before:.1%} without them",
         "what they break more is missed among the images that they were not given",
     )  # fmt: skip
@@ -44,7 +44,7 @@ def other_attackers(probe: Probe) -> Iterator[Check]:
     for result in others:
         missed = float((full[: result.n] - result.shares).clamp_min(0).sum())
         most = max(most, missed)
-        if probe.more(missed / result.n, 0, result.n):
+        if probe.exceeds(missed / result.n, 0, result.n):
             via = result.via or result.knowledge
             worse.append(f"{result.attack} {via} breaks {missed:.3g} of {result.n} more")
     figure = f"white-box {float(full.mean()):.1%}; "

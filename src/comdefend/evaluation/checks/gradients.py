@@ -104,7 +104,7 @@ def modes(probe: Probe) -> Iterator[Check]:
     )
     count = len(next(iter(scans.values())))
     yield probe.line(
-        "gradient modes left out", "warn" if probe.more(ours, together, count) else "pass",
+        "gradient modes left out", "warn" if probe.exceeds(ours, together, count) else "pass",
         f"of {count} images {together:.1%} withstand all modes, {ours:.1%} those that went on",
         "what only a mode finds that was left out is missed among the other images",
     )  # fmt: skip
@@ -114,12 +114,12 @@ def one_step(probe: Probe) -> Iterator[Check]:
     """PGD must leave no more than FGSM: that of the check, and those that were reported."""
     one, many = probe.accuracy(FGSM(), probe.epsilon), probe.accuracy(probe.pgd(), probe.epsilon)
     figure = f"PGD {many:.1%}, FGSM {one:.1%}"
-    weak = probe.more(many, one)
+    weak = probe.exceeds(many, one)
     fgsm = [r for r in probe.reported() if r.attack == FGSM.name]
     steps = [r for r in probe.reported() if int(r.settings.get("steps", 1)) > 1]
     if fgsm and steps:
         single, several = (min(r.accuracy for r in some) for some in (fgsm, steps))
-        weak = weak or probe.more(several, single, min(r.n for r in (*fgsm, *steps)))
+        weak = weak or probe.exceeds(several, single, min(r.n for r in (*fgsm, *steps)))
         figure += f"; reported: {several:.1%} after many, {single:.1%} after one"
     yield probe.line(
         "many steps against one", "pass" if not weak else "fail", figure,
@@ -132,10 +132,10 @@ def budgets(probe: Probe) -> Iterator[Check]:
     smaller = [probe.epsilon / part for part in (8, 4, 2)]
     budgets = [*smaller, probe.epsilon, *(e for e in WIDE[probe.norm] if e > probe.epsilon)]
     left = [probe.accuracy(probe.pgd(), e) for e in budgets]
-    rises = any(probe.more(after, before) for before, after in pairwise(left))
+    rises = any(probe.exceeds(after, before) for before, after in pairwise(left))
     with torch.no_grad():
         chance = 1 / probe.view(probe.mode)(probe.images[:1]).shape[1]
-    reached = not probe.more(left[-1], chance + 3 * POINT)
+    reached = not probe.exceeds(left[-1], chance + 3 * POINT)
     unit = 255 if probe.norm == "linf" else 1
     curve = ", ".join(f"{a:.0%} at {e * unit:g}" for e, a in zip(budgets, left, strict=True))
     yield probe.line(
@@ -150,7 +150,7 @@ def steps(probe: Probe) -> Iterator[Check]:
     counts = probe.steps, 2 * probe.steps
     once, twice = (probe.accuracy(probe.pgd(steps=n, step=probe.step), probe.epsilon) for n in counts)
     yield probe.line(
-        "twice the steps", "pass" if not probe.more(once, twice) else "fail",
+        "twice the steps", "pass" if not probe.exceeds(once, twice) else "fail",
         f"{once:.1%} after {counts[0]}, {twice:.1%} after {counts[1]}",
         "an attack that twice the steps make stronger had not converged "
         f"(as far as {len(probe.images)} images tell)",
@@ -161,7 +161,7 @@ def restarts(probe: Probe) -> Iterator[Check]:
     """Whether other starting points find more."""
     once, twice = (probe.accuracy(probe.pgd(restarts=n), probe.epsilon) for n in (3, 6))
     yield probe.line(
-        "twice the restarts", "pass" if not probe.more(once, twice) else "fail",
+        "twice the restarts", "pass" if not probe.exceeds(once, twice) else "fail",
         f"{once:.1%} with 3, {twice:.1%} with 6",
         "where more starting points find more, there is more to find "
         f"(as far as {len(probe.images)} images tell)",

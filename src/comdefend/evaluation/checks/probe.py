@@ -153,7 +153,7 @@ class Probe:
 
     def found_more(self, broken: float, looked_at: int, worst: Result) -> bool:
         """Whether so many broken of those looked at, which withstood, would be a point of all."""
-        return self.more(broken / max(looked_at, 1) * len(self.standing(worst)) / worst.n, 0, worst.n)
+        return self.exceeds(broken / max(looked_at, 1) * len(self.standing(worst)) / worst.n, 0, worst.n)
 
     def retry(self, attack: Attack, mode: str, rows: list[int]) -> Tensor:
         """The share of draws in which the images at some places withstand one attack."""
@@ -204,7 +204,7 @@ class Probe:
             self.known[key] = self.judge.run(situation).shares(self.name)
         return self.known[key]
 
-    def more(self, one: float, other: float, images: int = 0) -> bool:
+    def exceeds(self, one: float, other: float, images: int = 0) -> bool:
         """Whether one accuracy exceeds another by more than a point, and by more than one image."""
         return one - other > self.tolerance(images or len(self.images))
 

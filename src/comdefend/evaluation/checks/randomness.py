@@ -91,7 +91,7 @@ def expectation(probe: Probe) -> Iterator[Check]:
         n: probe.accuracy(probe.pgd(steps=10), probe.epsilon, draws=n, limit=probe.sizes.drawn)
         for n in sorted({*probe.sizes.draws, probe.draws, max(*probe.sizes.draws, 2 * probe.draws)})
     }
-    enough = not probe.more(left[probe.draws], left[max(left)], probe.sizes.drawn)
+    enough = not probe.exceeds(left[probe.draws], left[max(left)], probe.sizes.drawn)
     yield probe.line(
         "draws for the gradient (EOT)", "pass" if enough else "fail",
         ", ".join(f"{a:.0%} with {n}" for n, a in left.items()),
@@ -117,7 +117,7 @@ def frozen(probe: Probe) -> Iterator[Check]:
     left = float((~goal.reached(view, at)).float().mean())
     alive = probe.accuracy(probe.pgd(), probe.epsilon, limit=count)
     yield probe.line(
-        "without its randomness", "pass" if not probe.more(left, alive, count) else "fail",
+        "without its randomness", "pass" if not probe.exceeds(left, alive, count) else "fail",
         f"{left:.1%} frozen, {alive:.1%} random",
         "an attack that fails with the draw fixed is weak, whatever the randomness",
     )  # fmt: skip

@@ -96,7 +96,7 @@ def rounding(probe: Probe) -> Iterator[Check]:
         return
     before, after = (float(torch.stack(part).amin(0).mean()) for part in zip(*shares, strict=True))
     yield probe.line(
-        "stored as 8 bits", "warn" if probe.more(after, before + POINT, count) else "pass",
+        "stored as 8 bits", "warn" if probe.exceeds(after, before + POINT, count) else "pass",
         f"{before:.1%} before, {after:.1%} after rounding, over {len(shares)} attacks on {count} images",
         "adversarial images that are kept as PNG",
     )  # fmt: skip
