@@ -93,7 +93,10 @@ class Run:
         return replace(
             result, attack=title, classifier=self.common["classifier"], batch=self.judge.batch,
             device=self.judge.device,
-            digests={"classifier": self.classifier_digests[0], "defence": self.defence_digests[result.defence][0]},
+            digests={
+                "classifier": self.classifier_digests[0],
+                "defence": self.defence_digests[result.defence][0],
+            },
         )  # fmt: skip
 
     def _whole(self, situation: Situation, known: Result) -> bool:
