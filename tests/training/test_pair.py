@@ -2,17 +2,21 @@
 
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from comdefend import zoo
 from comdefend.classifiers import load_classifier
+from comdefend.data import ImageSet
 from comdefend.errors import RequestError
 from comdefend.model import ComDefend, ComDefendConfig, initialise
 from comdefend.purifiers import load_comdefend
 from comdefend.training import Recipe, load_recipe, start
+from comdefend.training.pair import PairTraining
 
 
 @pytest.fixture
@@ -52,6 +56,27 @@ def test_a_classifier_is_trained_behind_a_purifier_that_stays(tmp_path: Path, pu
     assert gray.sha256 != white.sha256
     classifier = load_classifier(str(tmp_path / "gray-box" / "weights.safetensors"))
     assert classifier(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("bare", [0.0, 0.25, 0.5])
+def test_a_share_of_the_batch_goes_past_the_purifier(
+    bare: float, tmp_path: Path, purifier: Path, sample: ImageSet
+) -> None:
+    run = recipe(
+        tmp_path, f"pair.purifier=comdefend:weights={purifier}", f"pair.bare={bare}", "pair.attack=none",
+        "classifier.cutout=0",
+    )  # fmt: skip
+    training = PairTraining(run, sample, sample)
+    training.log_dict = Mock()  # type: ignore[method-assign]
+    seen: list[Tensor] = []
+    training.network.classifier.register_forward_hook(lambda _, x, __: seen.append(x[0]))
+    images = sample.images(range(8))
+    training.training_step((images, sample.labels(range(8))), 0)
+    past = [torch.equal(given, image) for given, image in zip(seen[-1], images, strict=True)]
+    assert sum(past) == 8 * bare
+    assert (
+        past != sorted(past, reverse=True) or not bare
+    )  # spread over the batch, of which a part is attacked
 
 
 def test_both_are_trained_through_the_hard_code(tmp_path: Path, purifier: Path) -> None:
@@ -136,6 +161,7 @@ def test_the_mean_of_the_weights_is_kept_where_it_is_asked_for(tmp_path: Path) -
         ("trains=classifier", "settings of a pair need trains: pair"),
         ("pair.tuned=true", "pair.tuned needs a pair.purifier"),
         ("pair.share=0", "pair.share is 0.0; it must lie above 0"),
+        ("pair.bare=0.5", "pair.bare is 0.5; .* and 0 without a purifier"),
         ("pair.average=1", "pair.average is 1.0; it must be from 0 to below 1"),
         ("pair.fidelity=1", "and 0 without pair.tuned"),
         ("pair.steps=0", "pair.steps is 0; it must be at least 1"),

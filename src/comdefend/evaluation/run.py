@@ -114,8 +114,9 @@ class Run:
             if sum(r.accuracy for r in results) < sum(r.accuracy for r in self.found[best]):
                 strongest[group] = situation
         for situation in strongest.values():
-            if situation not in self.examples_of:  # its results were known: the first batch is made again
-                few = replace(situation, limit=min(situation.limit or self.judge.batch, self.judge.batch))
+            if situation not in self.examples_of:  # its results were known: a few images are made again
+                most = min(self.judge.batch, 4 * self.examples)
+                few = replace(situation, limit=min(situation.limit or most, most))
                 example = self.judge.run(few, examples=self.examples).example
                 assert example is not None
                 self.examples_of[situation] = example

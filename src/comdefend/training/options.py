@@ -94,37 +94,42 @@ class ClassifierOptions:
 
 @dataclass(frozen=True)
 class PairOptions:
-    """How a classifier (that of `ClassifierOptions`) is trained behind a purifier; see `pair.py`.
-
-    `purifier`: a reference of a comdefend to begin with, or "none". `tuned`: its networks are trained too,
-    through the hard code, whose gradient is that of `mode`, with the squared error of the purified against
-    the clean image at the weight `fidelity` beside the cross-entropy, so that it stays an image. `noise`:
-    as for `PurifierOptions`, before the attack, whose perturbation comes on top of it. `attack`: "pgd"
-    attacks `share` of every batch, in `steps` of `step` (a fraction of epsilon) from a random point within
-    `epsilon` (in units of 1/255), with the `knowledge` of the classifier alone or of both; `goal`: away from
-    the label ("untargeted"), or towards a class drawn for each image ("random"), which tells nothing of the
-    label. `attack_modes`: gradient modes that a white-box attack takes in turn, since one who attacks the
-    pair later has the choice (none: `mode`). `sources`: references of other classifiers that are attacked in
-    turn with this one. `average`:
-    how much of the running mean of the weights stays at each step; the mean is what is kept (0: the last
-    weights are).
-    """
+    """How a classifier (that of `ClassifierOptions`) is trained behind a purifier; see `pair.py`."""
 
     purifier: str = "none"
+    """The reference of a comdefend to begin with, or "none"."""
     tuned: bool = False
+    """Whether its networks are trained too, through the hard code."""
     mode: str = "straight-through"
+    """The gradient that the hard code passes back: see `Purifier.through`."""
     fidelity: float = 0.0
+    """The weight, beside the cross-entropy, of the squared error of the purified against the clean image, so
+    that what is tuned stays a purifier."""
     noise: float = 0.0
+    """As for `PurifierOptions`, before the attack, whose perturbation comes on top of it."""
     attack: Literal["none", "pgd"] = "none"
+    """What `share` of every batch is attacked with."""
     knowledge: Literal["gray-box", "white-box"] = "white-box"
+    """Whether the attacker of the training knows the classifier alone, or both."""
     goal: Literal["untargeted", "random"] = "untargeted"
+    """Away from the label, or towards a class drawn for each image, which tells nothing of the label."""
     attack_modes: tuple[str, ...] = ()
+    """Gradient modes that a white-box attack takes in turn, since one who attacks the pair later has the
+    choice (none: `mode`)."""
     sources: tuple[str, ...] = ()
+    """References of other classifiers that are attacked in turn with this one."""
     epsilon: float = 8.0
+    """The budget, in units of 1/255; attacks start at a random point within it."""
     steps: int = 1
     step: float = 1.25
+    """Of an attack; a step as a fraction of epsilon."""
     share: float = 1.0
     average: float = 0.0
+    """How much of the running mean of the weights stays at each step; the mean is what is kept (0: the last
+    weights are)."""
+    bare: float = 0.0
+    """The share of every batch that goes past the purifier: a classifier that sees attacked images as they
+    are, too, stays robust itself and becomes no decoy."""
 
     def problems(self) -> Iterator[str]:
         if not 0 <= self.noise <= 255:
@@ -135,6 +140,8 @@ class PairOptions:
             yield f"step is {self.step}; it must lie above 0 and at most at 2"
         if not 0 < self.share <= 1:
             yield f"share is {self.share}; it must lie above 0 and at most at 1"
+        if not 0 <= self.bare < 1 or (self.bare and self.purifier == "none"):
+            yield f"bare is {self.bare}; it must be from 0 to below 1, and 0 without a purifier"
         if not 0 <= self.average < 1:
             yield f"average is {self.average}; it must be from 0 to below 1"
         if self.attack == "none" and (self.sources or self.goal != "untargeted"):

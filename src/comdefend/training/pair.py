@@ -131,6 +131,10 @@ class PairTraining(Training):
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(options.tuned):
             purified = self.network.purified(inputs)
+        if options.bare:  # every so many images, of the attacked and the clean ones
+            rows = torch.arange(len(images), device=self.device)
+            past = (rows * options.bare).floor() != ((rows + 1) * options.bare).floor()
+            purified = torch.where(past[:, None, None, None], inputs, purified)
         smoothing = self.recipe.classifier.label_smoothing
         loss = functional.cross_entropy(self.network.classifier(purified), labels, label_smoothing=smoothing)
         parts = {"cross_entropy": loss}
