@@ -10,6 +10,7 @@ any attack that takes a model takes this one.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -114,10 +115,8 @@ def through(purifier: nn.Module, images: Tensor, mode: str) -> Tensor:
         return purifier.through(images, mode)  # ours give these values by themselves, for half of the price
     with random_state_kept(), torch.no_grad():
         values = purifier(images)
-    if purifier.stochastic:
+    with nullcontext() if purifier.stochastic else random_state_kept():
         return with_gradient_of(values, purifier.through(images, mode))  # of the same draw
-    with random_state_kept():
-        return with_gradient_of(values, purifier.through(images, mode))
 
 
 def gradient_modes(purifier: nn.Module) -> tuple[str, ...]:

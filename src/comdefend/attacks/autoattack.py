@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from comdefend.attacks.base import OF_THE_EVALUATION, Attack, Goal, Norm
 from comdefend.errors import MissingExtraError, RequestError
+from comdefend.seeding import random_state_kept
 
 LOGGER = "auto-attack"
 
@@ -121,7 +122,7 @@ def _largest_loss(made: Any, model: nn.Module, images: Tensor, goal: Goal) -> Te
     with torch.no_grad():
         losses = ("ce", "dlr") if model(images[:1]).shape[1] > 3 else ("ce",)
     best, farthest = images, torch.full((len(images),), -torch.inf, device=images.device)
-    with torch.random.fork_rng():
+    with random_state_kept():
         for loss in losses:
             made.apgd.loss, made.apgd.seed = loss, made.seed
             found = made.apgd.perturb(images.float(), goal.labels, best_loss=True).to(images.dtype)
@@ -134,6 +135,6 @@ def _largest_loss(made: Any, model: nn.Module, images: Tensor, goal: Goal) -> Te
 
 def _run(made: Any, images: Tensor, goal: Goal) -> Tensor:
     """What was found; AutoAttack gives the image back where it found nothing."""
-    with torch.random.fork_rng():
+    with random_state_kept():
         found: Tensor = made.run_standard_evaluation(images.float(), goal.labels, batch_size=len(images))[0]
     return found.to(images.dtype)

@@ -89,8 +89,8 @@ class Situation:
     @property
     def via(self) -> str:
         """What the attack goes through, and of one that asks how often."""
-        counted = self.adaptive and isinstance(self.attack, Square)
-        queries = (f"{self.attack.queries} queries",) if counted else ()  # type: ignore[union-attr]
+        attack = self.attack
+        queries = (f"{attack.queries} queries",) if self.adaptive and isinstance(attack, Square) else ()
         return in_words(self.mode, self.source, self.draws, *queries)
 
     @property
@@ -191,7 +191,7 @@ class Judge:
     def untouched(self, name: str) -> tuple[nn.Module, nn.Module] | None:
         """The classifier and a defence as they were before the evaluation, if they can be copied."""
         classifier, defence = self._copies[self.classifier], self._copies[self.defences[name]]
-        return (classifier, defence) if classifier and defence else None
+        return None if classifier is None or defence is None else (classifier, defence)
 
     def batches(self, limit: int | None = None) -> Iterator[tuple[int, Tensor, Tensor]]:
         """The place of the first image, images and labels, batch by batch."""
@@ -373,9 +373,9 @@ def _warnings(found: list[str]) -> Iterator[None]:
 
 @contextmanager
 def _leaving_random_numbers(module: nn.Module) -> Iterator[None]:
-    """A module that is not random draws nothing from the generators, whatever it does inside. One that seeds
-    them, to give the same answer twice, would have every attack that draws begin with the same numbers again
-    after each answer: the same square, the same direction, the same restart.
+    """Somebody's module that is not random draws nothing from the generators, whatever it does inside. One
+    that seeds them, to give the same answer twice, would have every attack that draws begin with the same
+    numbers again after each answer: the same square, the same direction, the same restart.
     """
     states: list[Any] = []
     hooks = (
@@ -399,7 +399,7 @@ def as_judged(modules: Sequence[nn.Module], device: str) -> Iterator[None]:
         for module in modules:
             modes.enter_context(evaluation_mode(module.to(device)))
             module.requires_grad_(False)
-            if not is_random(module):
+            if not (is_random(module) or is_ours(module)):
                 modes.enter_context(_leaving_random_numbers(module))
         try:
             yield

@@ -10,6 +10,7 @@ from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import ImageSet
 from comdefend.model import channels_last
 from comdefend.purifiers.hgd import DUNet
+from comdefend.seeding import drawn_from
 from comdefend.training.base import Training, central_pixels
 from comdefend.training.batches import seeded
 from comdefend.training.recipe import Recipe
@@ -31,8 +32,7 @@ class DenoiserTraining(Training):
     def __init__(self, recipe: Recipe, data: ImageSet, validation: ImageSet) -> None:
         super().__init__(recipe, data, validation, data.channels)
         self.flip = True
-        with torch.random.fork_rng():
-            torch.manual_seed(recipe.seed)
+        with drawn_from(recipe.seed):
             self.network = DUNet(recipe.denoiser.config(data.channels))
         channels_last(self.network)
         # In a list it is no part of this module: it is not trained and not in the checkpoint.

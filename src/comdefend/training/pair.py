@@ -33,6 +33,7 @@ from comdefend.data import ImageSet
 from comdefend.errors import RequestError
 from comdefend.model import channels_last
 from comdefend.purifiers import ComDefendPurifier, load_purifier
+from comdefend.seeding import drawn_from
 from comdefend.training.base import WEIGHTS, Part, Training
 from comdefend.training.batches import seeded
 from comdefend.training.classifier import classifier_architecture, cutout, new_classifier
@@ -193,10 +194,8 @@ class PairTraining(Training):
         aims: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Attacked images; `draw` says which of the random starts, besides the seed and the process."""
-        cuda = [self.device] if self.device.type == "cuda" else []
         # The random start is drawn from torch's global numbers; the training's own are functions of its step.
-        with torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(seeded(self.recipe.seed, 6, draw, self.global_rank).initial_seed())
+        with drawn_from(seeded(self.recipe.seed, 6, draw, self.global_rank).initial_seed()):
             return attack(target, images, labels, epsilon=self.options.epsilon / 255, targets=aims)
 
     def architecture(self) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from comdefend.data import ImageSet
 from comdefend.model import channels_last
 from comdefend.purifiers.pixelcnn import PixelCNN
+from comdefend.seeding import drawn_from
 from comdefend.training.base import Training
 from comdefend.training.recipe import Recipe
 
@@ -21,8 +21,7 @@ class PixelCNNTraining(Training):
 
     def __init__(self, recipe: Recipe, data: ImageSet, validation: ImageSet) -> None:
         super().__init__(recipe, data, validation, data.channels)
-        with torch.random.fork_rng():
-            torch.manual_seed(recipe.seed)
+        with drawn_from(recipe.seed):
             self.network = PixelCNN(recipe.pixelcnn.config(data.channels))
         channels_last(self.network)
 

@@ -73,8 +73,8 @@ def reported(probe: Probe) -> Iterator[Check]:
     broken = probe.broken(probe.pgd(restarts=6), probe.mode, looked_at, worst)
     if probe.found_more(broken, len(looked_at), worst):
         better.append(f"PGD ({probe.mode})")
+    few = standing[: probe.sizes.few]
     for mode in gradient_modes(probe.purifier):
-        few = standing[: probe.sizes.few]
         if mode not in (*probe.tried, ESTIMATED) and probe.found_more(
             probe.broken(probe.pgd(steps=10), mode, few, worst), len(few), worst
         ):

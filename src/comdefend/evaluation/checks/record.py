@@ -59,7 +59,7 @@ def limits(probe: Probe) -> Iterator[Check]:
         "every gradient mode must attack the defence itself, and the classifier give logits"
     )  # fmt: skip
     with torch.no_grad():
-        own, again = (drawn(lambda at: probe.judge.classifier(probe.purifier(at)), images) for _ in "12")
+        own, again = (drawn(lambda at: probe.judge.classifier(probe.purifier(at)), images) for _ in range(2))
     scale = max(float(own.abs().max()), 1e-12)
     if float((own - again).abs().max()) > SAME * scale:
         figure = "answers differ under one seed, so that modes could not be compared with the defence"
