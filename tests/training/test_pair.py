@@ -79,15 +79,18 @@ def test_a_share_of_the_batch_goes_past_the_purifier(
     )  # spread over the batch, of which a part is attacked
 
 
-def test_both_are_trained_through_the_hard_code(tmp_path: Path, purifier: Path) -> None:
-    reference = f"pair.purifier=comdefend:weights={purifier}"
+@pytest.mark.parametrize("name", ["duo", "duo-resnet9"])
+def test_both_are_trained_through_the_hard_code(name: str, tmp_path: Path, purifier: Path) -> None:
+    settings = f"name={name}", f"pair.purifier=comdefend:weights={purifier}"
     start(
-        recipe(tmp_path, reference, "pair.tuned=true", "pair.fidelity=10"),
+        recipe(tmp_path, *settings, "pair.tuned=true", "pair.fidelity=10"),
         output=tmp_path / "run",
         device="cpu",
     )
     facts = json.loads((tmp_path / "run" / "purifier.json").read_text())
     assert (facts["name"], facts["kind"], facts["recipe"]["pair"]["tuned"]) == ("duo", "purifier", True)
+    behind, _ = zoo.read(str(tmp_path / "run" / "weights.safetensors"), kind="classifier")
+    assert behind.name == "duo-resnet9"
     before, after = (load_file(p) for p in (purifier, tmp_path / "run" / "purifier.safetensors"))
     for key in before:
         assert not torch.equal(before[key], after[key]), key

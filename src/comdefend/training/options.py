@@ -12,25 +12,25 @@ from comdefend.purifiers.pixelcnn import PixelCNNConfig
 
 @dataclass(frozen=True)
 class PurifierOptions:
-    """The purifier that is trained: the fields of `ComDefendConfig`, and how training starts.
-
-    `image_channels`: 1 or 3; by default what the data has. `gain`: see `ComCNN`. `noise`: up to so
-    much of it (in units of 1/255, each value up or down, as much in the whole image) is put on what is
-    compressed, while the clean image is asked for. `guides`: references of classifiers whose logits
-    of the purified image shall be those of the clean one, at the weight `guidance` beside the loss.
-    """
+    """The purifier that is trained: the fields of `ComDefendConfig`, and how training starts."""
 
     image_channels: int | None = None
+    """1 or 3; by default what the data has."""
     bits: int = 12
     phi: float = 20.0
     lam: float = 1e-4
     gain: float = 1.0
+    """See `ComCNN`."""
     block: int = 1
     com_widths: tuple[int, ...] = COM_WIDTHS
     rec_widths: tuple[int, ...] = REC_WIDTHS
     noise: float = 0.0
+    """Up to so much of it (in units of 1/255, each value up or down, as much in the whole image) is put on
+    what is compressed, while the clean image is asked for."""
     guides: tuple[str, ...] = ()
+    """References of classifiers whose logits of the purified image shall be those of the clean one."""
     guidance: float = 0.01
+    """The weight of that beside the loss."""
 
     def config(self, image_channels: int) -> ComDefendConfig:
         return ComDefendConfig(
@@ -55,26 +55,27 @@ class PurifierOptions:
 
 @dataclass(frozen=True)
 class ClassifierOptions:
-    """The classifier that is trained, and what is done to its images and labels.
-
-    `shift`: images are moved by up to so many pixels, mirrored at the border. `flip`: mirrored left
-    to right in every second epoch. `cutout`: side of a grey square put at a random place (0: none).
-    `adversarial`: half of every batch is attacked so, at `epsilon` (in units of 1/255). `purifier`: a
-    reference; the network sees purified images only. `widths`, `mirror`: see `ResNet9`. `start`:
-    trained weights of the same architecture to begin with, by zoo name or path; otherwise random ones.
-    """
+    """The classifier that is trained, and what is done to its images and labels."""
 
     architecture: str = "resnet9"
     start: str | None = None
+    """Trained weights of the same architecture to begin with, by zoo name or path; otherwise random ones."""
     label_smoothing: float = 0.0
     shift: int = 0
+    """Images are moved by up to so many pixels, mirrored at the border."""
     flip: bool = False
+    """Mirrored left to right in every second epoch."""
     cutout: int = 0
+    """The side of a grey square put at a random place (0: none)."""
     adversarial: Literal["none", "fgsm", "bim"] = "none"
+    """Half of every batch is attacked so, at `epsilon`."""
     epsilon: float = 8.0
+    """In units of 1/255."""
     purifier: str = "none"
+    """A reference; the network sees purified images only."""
     widths: tuple[int, ...] | None = None
     mirror: bool = False
+    """Of the network: see `ResNet9`."""
 
     def options(self) -> dict[str, Any]:
         """What the architecture is built with, beside channels and classes, where it is not the usual."""
@@ -177,14 +178,13 @@ class PixelCNNOptions:
 
 @dataclass(frozen=True)
 class DenoiserOptions:
-    """The denoiser that is trained, the `classifier` (a reference) that guides it, and the attack on it.
-
-    `epsilon`: the largest budget, in units of 1/255; each step draws one from a tenth of it up.
-    """
+    """The denoiser that is trained, and the attack on what guides it."""
 
     widths: tuple[int, ...] = (32, 64, 128)
     classifier: str = "cifar10-resnet9-plain"
+    """The reference of the classifier that guides it."""
     epsilon: float = 16.0
+    """The largest budget, in units of 1/255; each step draws one from a tenth of it up."""
 
     def config(self, image_channels: int) -> DUNetConfig:
         return DUNetConfig(image_channels=image_channels, widths=self.widths)

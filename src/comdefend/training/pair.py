@@ -19,6 +19,7 @@ steps and so would show it.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -202,13 +203,15 @@ class PairTraining(Training):
         return classifier_architecture(self.recipe, self.data)
 
     def parts(self) -> list[Part]:
-        """The classifier, and the purifier where it was trained: of `x-resnet9` it is named `x`."""
-        name, pair = self.recipe.name, self.judged
+        """The classifier, and where it was trained the purifier, too: then they are named `x-resnet9` and `x`
+        by the recipe `x` as by `x-resnet9`.
+        """
+        name, pair, suffix = self.recipe.name, self.judged, f"-{self.recipe.classifier.architecture}"
         found = [Part(WEIGHTS, name, "classifier", pair.classifier, self.architecture())]
         if pair.purifier is not None and self.options.tuned:
-            stem = name.removesuffix(f"-{self.recipe.classifier.architecture}")
-            own, model = (stem if stem != name else f"{name}-purifier"), pair.purifier.model
-            found.append(Part("purifier", own, "purifier", model, model.config.to_dict()))
+            stem, model = name.removesuffix(suffix), pair.purifier.model
+            found[0] = replace(found[0], name=stem + suffix)
+            found.append(Part("purifier", stem, "purifier", model, model.config.to_dict()))
         return found
 
 

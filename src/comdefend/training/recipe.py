@@ -28,15 +28,7 @@ PRECISIONS = {"bfloat16": "bf16-mixed", "float32": "32-true"}
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training. Exactly one of `steps` and `epochs` is given; `crop` is in pixels.
-
-    `optimiser`: "adam", "sgd" (Nesterov momentum) or "muon" (Muon for the convolutions, Adam at
-    `side_learning_rate` for the rest). `schedule`: "one-cycle" rises linearly over the fraction
-    `warmup` and falls as a cosine to zero; "exponential" decays from `learning_rate` to
-    `final_learning_rate`. `weight_decay` is that of the convolutions' kernels; nothing else decays.
-    `interval`: steps between two validations, each with a checkpoint. `precision`: "auto" is bfloat16
-    where the device has instructions for it and float32 elsewhere; the facts of the weights say which it was.
-    """
+    """One training: exactly one of `steps` and `epochs` is given."""
 
     trains: Kind | Literal["pair"]
     data: str
@@ -50,15 +42,25 @@ class Recipe:
     denoiser: DenoiserOptions = field(default_factory=DenoiserOptions)
     pair: PairOptions = field(default_factory=PairOptions)
     crop: int | None = None
+    """The side of what is cut out of each image, in pixels (None: whole images)."""
     optimiser: Literal["adam", "sgd", "muon"] = "adam"
+    """Here "sgd" has Nesterov momentum; "muon" is Muon for the convolutions and Adam for the rest."""
     side_learning_rate: float = 1e-3
+    """Of that Adam."""
     schedule: Literal["one-cycle", "exponential"] = "one-cycle"
+    """Of the learning rate: "one-cycle" rises linearly over the fraction `warmup` and falls as a cosine to
+    zero; "exponential" decays from `learning_rate` to `final_learning_rate`."""
     warmup: float = 0.15
     final_learning_rate: float | None = None
     weight_decay: float = 0.0
+    """Of the convolutions' kernels; nothing else decays."""
     clip: float | None = None
+    """The largest norm that a gradient keeps (None: any)."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Here "auto" is bfloat16 where the device has instructions for it and float32 elsewhere; the facts of
+    the weights say which it was."""
     interval: int = 200
+    """Steps between two validations, each with a checkpoint."""
     validation_images: int = 300
     seed: int = 0
     name: str = "custom"
