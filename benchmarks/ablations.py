@@ -2,15 +2,16 @@
 
     python benchmarks/ablations.py [NAME ...]      (by default all that are missing, in order)
 
-Each is the recipe `cifar10-robust-first` shortened to one epoch, with one thing changed, attacked as the
-points of frontier.py are. Kept as it goes, in runs/ablations/ and in the results: interrupted, the same
-command goes on. Needs runs/cifar10-half, runs/cifar10-half-resnet9 and the shared classifiers
-(COMDEFEND_SHARED). Twenty-five minutes each with one thread.
+Each is the recipe `cifar10-robust-resnet9` shortened to one epoch, with one thing changed, attacked as the
+points of frontier.py are, at 8/255. Kept as it goes, in runs/ablations/ and in the results: interrupted, the
+same command goes on. Needs runs/cifar10-resnet9-robust and the shared classifiers (COMDEFEND_SHARED). Twelve
+minutes each with one thread.
 """
 
 import json
 import os
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from comdefend import provenance
@@ -24,75 +25,83 @@ from withstood import OWN, ROBUST, facts_of, run_missing, trained, withstood, wr
 
 RESULTS = ROOT / "docs" / "results" / "ablations"
 RUNS = Path("runs/ablations")
+PURIFIERS = RUNS / "purifier"
 
-RECIPE = "cifar10-robust-first"
+RECIPE = "cifar10-robust-resnet9"
+EPSILON = 8 / 255
 
-ABLATIONS: dict[str, dict[str, str]] = {
-    "whole": {},
-    "no-purifier": {
-        "pair.purifier": "none", "pair.tuned": "false", "pair.fidelity": "0",
-        "classifier.start": "cifar10-resnet9-plain",
-    },
-    "purifier-stays": {"pair.tuned": "false", "pair.fidelity": "0"},
-    "no-attack": {"pair.attack": "none"},
-    "gray-box": {"pair.knowledge": "gray-box"},
-    "gray-box-random": {
-        "pair.knowledge": "gray-box", "pair.goal": "random",
-        "pair.sources": "[cifar10-resnet9-plain,cifar10-resnet9-smooth]",
-    },
-    "half-attacked": {"pair.share": "0.5"},
-    "no-fidelity": {"pair.fidelity": "0"},
-    "straight-through": {"pair.mode": "straight-through"},
-    "bits-1.5": {"purifier.bits": "6"},
-}  # fmt: skip
-"""Settings that differ; `purifier.bits` is that of the purifier and the classifier that it starts from."""
+UNDER_ATTACK = {
+    "pair.knowledge": "white-box",
+    "pair.attack_modes": "[tempered-50,surrogate,tempered-10,tempered-200]",
+}
+BOTH = {"pair.tuned": "true", "pair.fidelity": "30", "pair.bare": "0"}
 
 
-def starts(name: str) -> list[tuple[Recipe, Path]]:
-    """The trainings that an ablation starts from where it is not the recipe's: purifier, then classifier."""
-    bits = ABLATIONS[name].get("purifier.bits")
-    if bits is None:
-        return []
-    purifier = load_recipe("cifar10-half", [f"purifier.bits={bits}"])
-    reference = f"comdefend:weights={_weights(purifier, RUNS / 'start')}"
-    behind = load_recipe("cifar10-half-resnet9", [f"classifier.purifier={reference}"])
-    return [(purifier, RUNS / "start"), (behind, RUNS / "start-classifier")]
+@dataclass(frozen=True)
+class Ablation:
+    """What differs from the recipe."""
+
+    settings: dict[str, str] = field(default_factory=dict)
+    bits: int | None = None
+    """The purifier is `cifar10-half` with so many bits for a block, not trained under attack."""
+    trained: bool = True
+    """Otherwise the classifier stays what the recipe starts from."""
+
+    def purifier(self) -> Recipe | None:
+        """What trains the purifier, where it is not the recipe's."""
+        return None if self.bits is None else load_recipe("cifar10-half", [f"purifier.bits={self.bits}"])
+
+    def recipe(self) -> Recipe:
+        """What trains the classifier."""
+        settings, own = [f"{key}={value}" for key, value in self.settings.items()], self.purifier()
+        if own is not None:
+            settings.append(f"pair.purifier=comdefend:weights={_weights(own, PURIFIERS)}")
+        return load_recipe(RECIPE, ["epochs=1", *settings])
+
+    def run(self, stem: Path) -> str:
+        """Where its classifier lies, which tells one from another."""
+        recipe = self.recipe()
+        return str(_weights(recipe, stem)) if self.trained else str(recipe.classifier.start)
 
 
-def recipe_of(name: str) -> Recipe:
-    """The training of an ablation; it trains nothing."""
-    settings = [f"{key}={value}" for key, value in ABLATIONS[name].items() if key != "purifier.bits"]
-    begun = [_weights(recipe, stem) for recipe, stem in starts(name)]
-    if begun:
-        settings += [f"pair.purifier=comdefend:weights={begun[0]}", f"classifier.start={begun[1]}"]
-    return load_recipe(RECIPE, ["epochs=1", *settings])
+ABLATIONS = {
+    "whole": Ablation(),
+    "no-training": Ablation(trained=False),
+    "no-purifier": Ablation({"pair.purifier": "none", "pair.bare": "0"}),
+    "all-purified": Ablation({"pair.bare": "0"}),
+    "white-box": Ablation(UNDER_ATTACK),
+    "both-white-box": Ablation({**BOTH, **UNDER_ATTACK}),
+    "both-gray-box": Ablation(BOTH),
+    "from-clean": Ablation({"classifier.start": "cifar10-resnet9-plain"}),
+    "bits-3": Ablation(bits=12),
+    "bits-6": Ablation(bits=24),
+    "bits-1.5": Ablation(bits=6),
+}
 
 
 def measure(name: str) -> None:
     """One ablation: trained, and every attacker on it."""
-    for recipe, stem in starts(name):
-        trained(recipe, stem)
-    recipe = recipe_of(name)
-    weights = trained(recipe, RUNS / name)
-    own = weights.with_name("purifier.safetensors")
+    ablation = ABLATIONS[name]
+    given, recipe, weights = ablation.purifier(), ablation.recipe(), ablation.run(RUNS / name)
+    if given is not None:
+        trained(given, PURIFIERS)
+    if ablation.trained:
+        trained(recipe, RUNS / name)
+    own = Path(weights).with_name("purifier.safetensors")
     purifier = f"comdefend:weights={own}" if own.is_file() else recipe.pair.purifier
     file = RESULTS / f"{name}.json"
-    write_once(file, withstood(str(weights), purifier, sources=[OWN, ROBUST, THIRD_PARTY], file=file))
-    facts = (
-        {"seed": 0, **provenance.made()}
-        if purifier == "none"
-        else facts_of(Path(purifier.removeprefix("comdefend:weights=")))
-    )
-    run = {"pair": recipe.to_dict()["pair"], "run": str(run_folder(recipe, RUNS / name))}
+    sources = [OWN, ROBUST, THIRD_PARTY]
+    write_once(file, withstood(weights, purifier, sources=sources, file=file, epsilons=[EPSILON]))
+    reference = purifier.removeprefix("comdefend:weights=")
+    facts = {"seed": 0, **provenance.made()} if purifier == "none" else facts_of(reference)
+    run = {"pair": recipe.to_dict()["pair"], "run": weights}
     write_json(RESULTS / f"{name}.facts.json", {**facts, **run})
 
 
 def done(name: str) -> bool:
     """Whether an ablation was measured to its end, with the settings that it has now."""
     file = RESULTS / f"{name}.facts.json"
-    return file.is_file() and json.loads(file.read_text())["run"] == str(
-        run_folder(recipe_of(name), RUNS / name)
-    )
+    return file.is_file() and json.loads(file.read_text())["run"] == ABLATIONS[name].run(RUNS / name)
 
 
 def _weights(recipe: Recipe, stem: Path) -> Path:

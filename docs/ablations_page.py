@@ -4,21 +4,25 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pages import COLUMNS, by_column, cell, origin, table_of
+from pages import by_column, cell, origin, table_of
 
 from comdefend.evaluation import read_results
 
+MEASURED = ("clean", "8/255", "BIM-50, 8/255", "other networks', 8/255", "white-box, 8/255")
+"""Of the columns: one budget."""
+
 CHANGED = {
     "whole": "nothing",
-    "no-purifier": "no purifier, nor at the start: adversarial training, where gray-box is white-box",
-    "purifier-stays": "the purifier stays as it was; the classifier alone is trained",
-    "no-attack": "nothing is attacked in training",
-    "gray-box": "the attacker of the training knows the classifier alone",
-    "gray-box-random": "so too, and he aims at random classes, on this and two other classifiers",
-    "half-attacked": "half of each batch is attacked",
-    "no-fidelity": "the purified image need not look like the clean one",
-    "straight-through": "the code's gradient as if nothing had been cut (straight-through)",
-    "bits-1.5": "half the bits, from the start on",
+    "no-training": "not trained on: adversarial training alone, put behind the purifier",
+    "no-purifier": "no purifier: adversarial training goes on alone, where gray-box is white-box",
+    "all-purified": "nothing goes past the purifier",
+    "white-box": "the attacker of the training knows the purifier, and its gradient modes",
+    "both-white-box": "so too; the purifier is trained with the classifier, and nothing goes past it",
+    "both-gray-box": "the purifier is trained with it, but by an attacker who does not know the purifier",
+    "from-clean": "begun from a classifier that was never attacked",
+    "bits-3": "a purifier that was trained on clean images only, 3 bits a pixel",
+    "bits-6": "the same, 6 bits a pixel",
+    "bits-1.5": "the same, 1.5 bits a pixel",
 }
 """By name, in the order of the table."""
 
@@ -36,8 +40,8 @@ def table(folder: Path) -> str:
         clean = found["clean"]
         assert clean is not None
         psnr = f"{facts['psnr']:.1f}" if "psnr" in facts else "-"
-        lines.append((changed, psnr, *(cell(found[c], clean.n) for c in COLUMNS)))
+        lines.append((changed, psnr, *(cell(found[c], clean.n) for c in MEASURED)))
         made += map(vars, results)
     if not made:
         return "Not run yet."
-    return "\n".join([*table_of(("changed", "PSNR", *COLUMNS), lines), "", origin(*made)])
+    return "\n".join([*table_of(("changed", "PSNR", *MEASURED), lines), "", origin(*made)])
