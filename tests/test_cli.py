@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import comdefend
-from comdefend import cli, zoo
+from comdefend import zoo
 from comdefend.cli import main
 from comdefend.errors import WorkError
 from comdefend.image import read_picture
@@ -154,16 +154,6 @@ def test_evaluate_replaces_an_evaluation_only_when_told_to(
     found = json.loads((tmp_path / "results.json").read_text())
     budgets = {r["threat_model"]["epsilon"] for r in found if r["threat_model"]}
     assert budgets == {4 / 255}
-
-
-def test_work_without_a_terminal_says_where_it_is(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(cli, "_SILENCE", 0.0)
-    with cli._bar("counting", False) as move:
-        move(1, 4, "sheep")
-        move(3, 4, "sheep")
-    assert "counting sheep: 3/4, 0 s" in capsys.readouterr().err
 
 
 def test_evaluate_brings_photographs_to_one_size(

@@ -9,32 +9,19 @@ import logging
 import os
 import shlex
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 import comdefend
 from comdefend.atomic import output_folder
 from comdefend.errors import RequestError, WorkError, check_extra
 from comdefend.references import split_list
+from comdefend.terminal import bar, failed, screen, show_grids, show_models, show_report
 
 app = typer.Typer(
     name="comdefend",
@@ -44,8 +31,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-screen = Console(stderr=True)
 
 _INTERRUPTED = 130
 """What typer returns after Ctrl-C."""
@@ -71,13 +56,13 @@ def demo(
     from comdefend.demo import run_demo
 
     check_extra("evaluate", *_EVALUATING, feature="the demo")
-    with _bar("demo", json_) as progress:
+    with bar("demo", json_) as progress:
         made = run_demo(output, limit=limit, progress=progress)
     if json_:
         print(json.dumps([asdict(result) for _, report, _ in made for result in report.results]))
         return
     for part, report, paths in made:
-        _show_report(report, paths, as_json=False)
+        show_report(report, paths, as_json=False)
         print(f"Picture: {paths['grid']}")
         print(part.caption)
 
@@ -114,7 +99,7 @@ def purify(
     if any(job.format in LOSSY for job in jobs):
         screen.print("JPEG loses detail, and is a defence of its own: the result is both together.")
     module = load_purifier(purifier, dtype=dtype).to(find_device(device))
-    with _bar("purifying", json_) as progress:
+    with bar("purifying", json_) as progress:
         outcome = files.run(
             jobs,
             module,
@@ -236,7 +221,7 @@ def evaluate(
     names, protocols = _list("attacks", attacks), _list("protocol", protocol)
     with output_folder(output):
         kept = earlier(output, resume=resume, overwrite=overwrite)
-        with _bar("evaluating", json_) as progress:
+        with bar("evaluating", json_) as progress:
             report = run_evaluation(
                 classifier,
                 _lists("defences", defences) or ["comdefend"],
@@ -262,7 +247,7 @@ def evaluate(
                 progress=progress,
             )
         command = shlex.join(["comdefend", *context.obj])
-        _show_report(report, write_report(report, output, command=command), json_)
+        show_report(report, write_report(report, output, command=command), json_)
     failed = [check for check in report.checks if check.status == "fail"]
     if strict and failed:
         raise WorkError(
@@ -314,12 +299,12 @@ def reproduce(
     documents = []
     with output_folder(output):
         for name in names:
-            with _bar(name, json_) as progress:
+            with bar(name, json_) as progress:
                 parts = run(name, settings, output=output, bar=lambda _: progress)
             for part in parts:
                 documents.append({"name": part.name, "files": [str(f) for f in part.files], **part.origin})
                 if not json_:
-                    _show_grids(part)
+                    show_grids(part)
                     print(f"Results: {', '.join(str(file) for file in part.files)}")
     if json_:
         print(json.dumps(documents))
@@ -328,20 +313,13 @@ def reproduce(
 @app.command()
 def models(json_: Json = False) -> None:
     """What the zoo holds: shipped weights and how good they are."""
-    from rich.table import Table
-
     from comdefend import zoo
 
     known = [zoo.facts(name) for name in zoo.names()]
     if json_:
         print(json.dumps([asdict(facts) for facts in known]))
-        return
-    table = Table()
-    for heading in ("name", "kind", "on the test images"):  # the data set is in every name
-        table.add_column(heading, no_wrap=heading == "name")
-    for facts in sorted(known, key=lambda facts: get_args(zoo.Kind).index(facts.kind)):
-        table.add_row(facts.name, facts.kind, facts.in_words())
-    Console().print(table)
+    else:
+        show_models(sorted(known, key=lambda facts: get_args(zoo.Kind).index(facts.kind)))
 
 
 @app.command()
@@ -400,39 +378,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(args=given, obj=given, standalone_mode=False)
         if code == _INTERRUPTED:
-            return _fail("interrupted", 1)
+            return failed("interrupted", 1)
         return code if isinstance(code, int) else 0
     except typer.Exit as end:
         return end.exit_code
     except RequestError as error:
-        return _fail(error, 2)
+        return failed(error, 2)
     except WorkError as error:
-        return _fail(error, 1)
+        return failed(error, 1)
     except BrokenPipeError:
         # The reader went away; nothing may be written to it on the way out either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        return _fail(error, 1)
+        return failed(error, 1)
     except Exception as error:
         # typer's own errors, without importing click, which typer may carry inside itself
         show = getattr(error, "format_message", None)
         if show is None:
             raise
         message = show()
-        return _fail(message, 2) if message else 2  # without any words: the help was shown
-
-
-class _Rate(ProgressColumn):
-    """How many are done in a second."""
-
-    def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:.1f}/s")
-
-
-def _fail(message: object, code: int) -> int:
-    screen.print(f"comdefend: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
-    return code
+        return failed(message, 2) if message else 2  # without any words: the help was shown
 
 
 def _list(option: str, text: str) -> list[str]:
@@ -464,68 +430,3 @@ def _number(what: str, text: str) -> float:
         return float(text)
     except ValueError as error:
         raise RequestError(f"{what} {text!r} is no number") from error
-
-
-_SILENCE = 20.0
-"""Seconds after which work without a terminal says where it is."""
-
-
-@contextmanager
-def _bar(what: str, quiet: bool) -> Iterator[Any]:
-    """A progress bar with rate and estimate on standard error; a function (done, total, text) moves it."""
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=screen,
-        transient=True,
-        disable=quiet,
-    ) as progress:
-        task = progress.add_task(what, total=None)
-
-        told = started = time.monotonic()
-
-        def move(done: int, total: int, text: str) -> None:
-            nonlocal told
-            progress.update(task, completed=done, total=total, description=f"{what} {text}".strip())
-            now = time.monotonic()
-            if not (quiet or screen.is_terminal) and now - told > _SILENCE:  # a bar needs a terminal
-                told = now
-                passed = f"{now - started:.0f} s"
-                screen.print(f"{what} {text}: {done}/{total}, {passed}", highlight=False, markup=False)
-
-        yield move
-
-
-def _show_grids(part: Any) -> None:
-    from rich.table import Table
-
-    console = Console()
-    for grid in part.grids:
-        console.print(grid.title, style="italic", highlight=False, markup=False)
-        for piece in grid.pieces(console.width):
-            table = Table()
-            for heading in piece.headings:
-                table.add_column(heading)
-            for line in piece.lines:
-                table.add_row(*line)
-            console.print(table)
-    for line in part.notes:
-        console.print(line, style="dim", highlight=False, markup=False)
-
-
-def _show_report(report: Any, paths: dict[str, Path], as_json: bool) -> None:
-    from comdefend.evaluation.tables import shown
-
-    if as_json:
-        lists = {"results": report.results, "checks": report.checks}
-        document = {key: [asdict(entry) for entry in entries] for key, entries in lists.items()}
-        print(json.dumps({**document, "notes": report.notes}))
-        return
-    console = Console()
-    for part in shown(report.results, report.checks, report.notes, width=console.width):
-        console.print(part)
-    print(f"Report: {paths['page']}")
