@@ -46,6 +46,8 @@ class Ablation:
     """The purifier is `cifar10-half` with so many bits for a block, not trained under attack."""
     trained: bool = True
     """Otherwise the classifier stays what the recipe starts from."""
+    noise: float = 0.0
+    """Of the code when the pair is used, see `ComDefendPurifier`; nothing else may differ then."""
 
     def purifier(self) -> Recipe | None:
         """What trains the purifier, where it is not the recipe's."""
@@ -58,10 +60,15 @@ class Ablation:
             settings.append(f"pair.purifier=comdefend:weights={_weights(own, PURIFIERS)}")
         return load_recipe(RECIPE, ["epochs=1", *settings])
 
-    def run(self, stem: Path) -> str:
-        """Where its classifier lies, which tells one from another."""
+    def judged(self, stem: Path) -> tuple[str, str]:
+        """References of its classifier and its purifier, which tell one ablation from another."""
         recipe = self.recipe()
-        return str(_weights(recipe, stem)) if self.trained else str(recipe.classifier.start)
+        weights, purifier = _weights(recipe, stem), recipe.pair.purifier
+        if recipe.pair.tuned:
+            purifier = f"comdefend:weights={weights.with_name('purifier.safetensors')}"
+        if self.noise:
+            purifier += f",noise={self.noise:g}"
+        return str(weights) if self.trained else str(recipe.classifier.start), purifier
 
 
 ABLATIONS = {
@@ -73,6 +80,7 @@ ABLATIONS = {
     "both-white-box": Ablation({**BOTH, **UNDER_ATTACK}),
     "both-gray-box": Ablation(BOTH),
     "from-clean": Ablation({"classifier.start": "cifar10-resnet9-plain"}),
+    "stochastic": Ablation(noise=20),
     "bits-3": Ablation(bits=12),
     "bits-6": Ablation(bits=24),
     "bits-1.5": Ablation(bits=6),
@@ -81,27 +89,32 @@ ABLATIONS = {
 
 def measure(name: str) -> None:
     """One ablation: trained, and every attacker on it."""
-    ablation = ABLATIONS[name]
-    given, recipe, weights = ablation.purifier(), ablation.recipe(), ablation.run(RUNS / name)
+    ablation, stem = ABLATIONS[name], _stem(name)
+    given, recipe = ablation.purifier(), ablation.recipe()
     if given is not None:
         trained(given, PURIFIERS)
     if ablation.trained:
-        trained(recipe, RUNS / name)
-    own = Path(weights).with_name("purifier.safetensors")
-    purifier = f"comdefend:weights={own}" if own.is_file() else recipe.pair.purifier
+        trained(recipe, stem)
+    network, purifier = ablation.judged(stem)
     file = RESULTS / f"{name}.json"
     sources = [OWN, ROBUST, THIRD_PARTY]
-    write_once(file, withstood(weights, purifier, sources=sources, file=file, epsilons=[EPSILON]))
-    reference = purifier.removeprefix("comdefend:weights=")
-    facts = {"seed": 0, **provenance.made()} if purifier == "none" else facts_of(reference)
-    run = {"pair": recipe.to_dict()["pair"], "run": weights}
-    write_json(RESULTS / f"{name}.facts.json", {**facts, **run})
+    write_once(file, withstood(network, purifier, sources=sources, file=file, epsilons=[EPSILON]))
+    weights = purifier.removeprefix("comdefend:weights=").partition(",")[0]
+    facts = {"seed": 0, **provenance.made()} if purifier == "none" else facts_of(weights)
+    judged = {"pair": recipe.to_dict()["pair"], "judged": [network, purifier]}
+    write_json(RESULTS / f"{name}.facts.json", {**facts, **judged})
 
 
 def done(name: str) -> bool:
     """Whether an ablation was measured to its end, with the settings that it has now."""
     file = RESULTS / f"{name}.facts.json"
-    return file.is_file() and json.loads(file.read_text())["run"] == ABLATIONS[name].run(RUNS / name)
+    return file.is_file() and json.loads(file.read_text())["judged"] == list(
+        ABLATIONS[name].judged(_stem(name))
+    )
+
+
+def _stem(name: str) -> Path:
+    return RUNS / ("whole" if ABLATIONS[name].noise else name)
 
 
 def _weights(recipe: Recipe, stem: Path) -> Path:

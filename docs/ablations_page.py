@@ -20,6 +20,7 @@ CHANGED = {
     "both-white-box": "so too; the purifier is trained with the classifier, and nothing goes past it",
     "both-gray-box": "the purifier is trained with it, but by an attacker who does not know the purifier",
     "from-clean": "begun from a classifier that was never attacked",
+    "stochastic": "noise on the code when the pair is used (`noise=20`); attacks take means over draws",
     "bits-3": "a purifier that was trained on clean images only, 3 bits a pixel",
     "bits-6": "the same, 6 bits a pixel",
     "bits-1.5": "the same, 1.5 bits a pixel",

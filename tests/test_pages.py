@@ -111,7 +111,7 @@ def test_the_ablations_of_the_benchmark_are_those_of_the_page(monkeypatch: pytes
     benchmark = __import__("ablations")
     ablations = benchmark.ABLATIONS
     assert list(ablations) == list(load("ablations_page", monkeypatch).CHANGED)
-    assert len({ablation.run(Path("runs")) for ablation in ablations.values()}) == len(ablations)
+    assert len({ablation.judged(Path("runs")) for ablation in ablations.values()}) == len(ablations)
 
 
 def test_an_evaluations_page_names_the_checks_that_fail(
