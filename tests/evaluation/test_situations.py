@@ -1,16 +1,19 @@
 """Attackers who know the defence, or only its answers: what they try, and what breaks what, as published."""
 
 import sys
+from math import log
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from comdefend.attacks import PGD
 from comdefend.attacks.adaptive import gradient_modes
 from comdefend.data import ImageSet
 from comdefend.errors import MissingExtraError, RequestError
 from comdefend.evaluation import Report, ThreatModel, evaluate
-from comdefend.evaluation.situations import best_together
+from comdefend.evaluation.judge import Situation
+from comdefend.evaluation.situations import best_together, white_box
 from comdefend.evaluation.worst_case import WORST
 from comdefend.purifiers import Chain, ComDefendPurifier, Purifier, load_purifier
 from tests.conftest import TinyClassifier, tiny_model
@@ -93,6 +96,33 @@ def test_many_images_are_attacked_in_the_best_modes_only(
     assert len(scanned) > 5
     assert len(kept) == 2
     assert kept == set(best_together(shares))
+
+
+@pytest.mark.parametrize(
+    ("best", "closer"), [(6, {20, 5, 2.5}), (200, {100, 400}), (3000, {500, 2000, 4000, 8000})]
+)
+def test_modes_beside_the_best_are_tried_as_long_as_they_are_better(best: float, closer: set[float]) -> None:
+    purifier = ComDefendPurifier(tiny_model())
+
+    def left(situation: Situation) -> Tensor:
+        kind, _, temperature = situation.mode.partition("tempered-")
+        return torch.tensor([9.0 if kind else abs(log(float(temperature) / best)), 1.0])
+
+    made = white_box(
+        TinyClassifier(classes=10), "tiny", purifier, [(PGD(), BUDGET)], modes=None, draws=1, images=200,
+        scan=left,
+    )  # fmt: skip
+    tried = {s.mode for s in made if s.trial} - set(gradient_modes(purifier))
+    assert {float(mode.removeprefix("tempered-")) for mode in tried} == closer
+
+
+def test_nothing_is_looked_for_beside_a_mode_that_leaves_nothing() -> None:
+    purifier = ComDefendPurifier(tiny_model())
+    made = white_box(
+        TinyClassifier(classes=10), "tiny", purifier, [(PGD(), BUDGET)], modes=None, draws=1, images=200,
+        scan=lambda situation: torch.full((2,), float(situation.mode != "tempered-50")),
+    )  # fmt: skip
+    assert {s.mode for s in made if s.trial} == set(gradient_modes(purifier))
 
 
 def test_the_second_mode_is_the_one_that_adds_most() -> None:

@@ -1,8 +1,9 @@
 """Which situations each attacker makes: of those who know the classifier, the defence, or only its answers.
 
 White-box, every attack goes through every gradient mode of a purifier. Where there are many images, the
-modes are first tried on some of them, for each norm, and two go on to all: the one that breaks most, and the
-one that adds most to it. Slow attacks go through the first.
+modes are first tried on some of them, for each norm, with those beside the best one (`Purifier.beside`),
+and two go on to all: the one that breaks most, and the one that adds most to it. Slow attacks go through
+the first.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +25,9 @@ from comdefend.purifiers.base import GENERAL_MODES
 
 SCAN, KEPT = 100, 2
 """Images that all modes are tried on, or half of them if they are fewer; how many modes go on to the rest."""
+
+MOST = 20
+"""Modes, after which no closer ones are looked for."""
 
 SCANS: dict[Norm, PGD] = {
     "linf": PGD(steps=10, step=0.25, reference="pgd:steps=10,step=0.25"),
@@ -110,19 +114,9 @@ def white_box(
             epsilon = min((e for other, e in budgets if other == norm and e), default=None)
             if epsilon is None:
                 continue
-            scanned = {
-                mode: made(
-                    SCANS[norm],
-                    epsilon,
-                    mode,
-                    FEWEST if mode == ESTIMATED else min(SCAN, images // 2),
-                    trial=True,
-                )
-                for mode in tried
-            }
-            found += scanned.values()
-            left = {mode: scan(s) for mode, s in scanned.items()}
-            going[norm] = best_together({m: shares for m, shares in left.items() if m != ESTIMATED})
+            trial = partial(made, SCANS[norm], epsilon, trial=True)
+            trials, going[norm] = _best_modes(purifier, tried, trial, scan, min(SCAN, images // 2))
+            found += trials
     for attack, budget in chosen:
         kept = going[attack.norm]
         for mode in kept[:1] if attack.slow and kept is not tried else kept:
@@ -175,6 +169,29 @@ def _through_mode(
         ThreatModel(attack.norm, epsilon, "white-box"),
         mode=mode, draws=behind, trial=trial, limit=limit,
     )  # fmt: skip
+
+
+def _best_modes(
+    purifier: nn.Module,
+    modes: tuple[str, ...],
+    trial: Callable[[str, int], Situation],
+    scan: Callable[[Situation], Tensor],
+    images: int,
+) -> tuple[list[Situation], tuple[str, ...]]:
+    """The trials on so many images of all modes, and of those beside the best one as long as they are
+    better; the modes to go on with.
+    """
+    trials: list[Situation] = []
+    left: dict[str, Tensor] = {}
+    while True:
+        for mode in modes:
+            trials.append(trial(mode, FEWEST if mode == ESTIMATED else images))
+            left[mode] = scan(trials[-1])
+        best = best_together({mode: shares for mode, shares in left.items() if mode != ESTIMATED})
+        beside = purifier.beside(best[0]) if isinstance(purifier, Purifier) else ()
+        modes = tuple(mode for mode in beside if mode not in left)
+        if not modes or not float(left[best[0]].sum()) or len(left) >= MOST:
+            return trials, best
 
 
 def best_together(left: Mapping[str, Tensor]) -> tuple[str, ...]:

@@ -72,6 +72,10 @@ class Purifier(nn.Module, ABC):
         """Whether `through` takes this mode; one that takes more than it declares says so here."""
         return mode in (*self.gradient_modes, *GENERAL_MODES)
 
+    def beside(self, mode: str) -> tuple[str, ...]:  # noqa: ARG002
+        """What to try next where this mode turned out best: those beside it, of one that has a setting."""
+        return ()
+
     def settings(self) -> dict[str, Any]:
         """What identifies this defence in a file of results: numbers and text by name."""
         return {}

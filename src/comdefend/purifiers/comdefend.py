@@ -156,6 +156,11 @@ class ComDefendPurifier(Purifier):
     def knows(self, mode: str) -> bool:
         return super().knows(mode) or _temperature(mode) is not None
 
+    def beside(self, mode: str) -> tuple[str, ...]:
+        """Half and twice the temperature: `TEMPERATURES` lie further apart."""
+        found = _temperature(mode)
+        return () if found is None else (f"tempered-{found / 2:g}", f"tempered-{found * 2:g}")
+
     def _through_code(self, images: Tensor, stand_in: Callable[[Tensor], Tensor]) -> Tensor:
         """The round trip of the hard code, which passes gradients back as `stand_in` of the logits."""
         network_images = self._ordered(images).to(self.dtype, memory_format=torch.channels_last)

@@ -71,6 +71,10 @@ class Chain(Purifier):
     def knows(self, mode: str) -> bool:
         return any(p.knows(mode) for p in self.purifiers if isinstance(p, Purifier))
 
+    def beside(self, mode: str) -> tuple[str, ...]:
+        parts = [p for p in self.purifiers if isinstance(p, Purifier)]
+        return tuple(dict.fromkeys(other for p in parts for other in p.beside(mode)))
+
 
 class Defended(nn.Module):
     """A classifier that sees purified images: `classifier(purifier(images))`."""
