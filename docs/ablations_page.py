@@ -13,17 +13,17 @@ MEASURED = ("clean", "8/255", "BIM-50, 8/255", "other networks', 8/255", "white-
 
 CHANGED = {
     "whole": "nothing",
-    "no-training": "not trained on: adversarial training alone, put behind the purifier",
+    "no-training": "not trained: adversarial training alone, put behind a purifier of clean images",
     "no-purifier": "no purifier: adversarial training goes on alone, where gray-box is white-box",
-    "all-purified": "nothing goes past the purifier",
-    "white-box": "the attacker of the training knows the purifier, and its gradient modes",
-    "both-white-box": "so too; the purifier is trained with the classifier, and nothing goes past it",
-    "both-gray-box": "the purifier is trained with it, but by an attacker who does not know the purifier",
+    "purifier-stays": "the purifier stays as it was; the classifier alone is trained",
+    "no-fidelity": "the purified image need not look like the clean one",
+    "one-step": "attacks of one step instead of two",
+    "wider": "a gradient mode whose sigmoid is too wide for this code (`tempered-200`)",
+    "gray-box": "the attacker of the training knows the classifier alone",
     "from-clean": "begun from a classifier that was never attacked",
+    "bits-6": "half the bits, from the start on: 6 bits a pixel",
+    "bits-3": "a quarter: 3 bits a pixel",
     "stochastic": "noise on the code when the pair is used (`noise=20`); attacks take means over draws",
-    "bits-3": "a purifier that was trained on clean images only, 3 bits a pixel",
-    "bits-6": "the same, 6 bits a pixel",
-    "bits-1.5": "the same, 1.5 bits a pixel",
 }
 """By name, in the order of the table."""
 

@@ -169,7 +169,16 @@ def test_tempered_code_lets_gradients_through_where_the_soft_one_does_not() -> N
 
 
 @pytest.mark.parametrize(
-    "settings", [{"image_channels": 2}, {"bits": 0}, {"bits": 40}, {"phi": -1.0}, {"lam": -1.0}]
+    "settings",
+    [
+        {"image_channels": 2},
+        {"bits": 0},
+        {"bits": 40},
+        {"phi": -1.0},
+        {"lam": -1.0},
+        {"code_noise": -1},
+        {"code_noise": float("inf")},
+    ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):

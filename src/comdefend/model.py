@@ -45,7 +45,8 @@ class ComDefendConfig:
     code (Eq. 3). `com_widths`, `rec_widths`: hidden channels, where they are not the paper's (the
     released Fashion-MNIST networks are a little wider). `block`: side of the square of pixels that
     shares one code of `bits` bits; the paper's is 1. Its pixels are folded into channels, so all
-    layers run on an image that is smaller by this factor in height and width.
+    layers run on an image that is smaller by this factor in height and width. `code_noise`: standard
+    deviation of noise on the logits when the weights are used, for which they were trained; the paper's is 0.
     """
 
     image_channels: int = 3
@@ -55,6 +56,7 @@ class ComDefendConfig:
     com_widths: tuple[int, ...] = COM_WIDTHS
     rec_widths: tuple[int, ...] = REC_WIDTHS
     block: int = 1
+    code_noise: float = 0.0
 
     def __post_init__(self) -> None:
         # Read back from JSON they are lists.
@@ -70,6 +72,8 @@ class ComDefendConfig:
             )
         if not (0 <= self.phi < inf and 0 <= self.lam < inf):
             raise ValueError(f"phi ({self.phi}) and lam ({self.lam}) must be finite and not negative")
+        if not (isinstance(self.code_noise, int | float) and 0 <= self.code_noise < inf):
+            raise ValueError(f"code_noise is {self.code_noise!r}; it must be finite and not negative")
         named = [("com_widths", w) for w in self.com_widths] + [("rec_widths", w) for w in self.rec_widths]
         for name, width in named:
             if not (isinstance(width, int) and 1 <= width <= 1024):

@@ -98,6 +98,17 @@ def test_both_are_trained_through_the_hard_code(name: str, tmp_path: Path, purif
     assert load_comdefend(str(tmp_path / "run" / "purifier.safetensors"))(images).shape == images.shape
 
 
+def test_noise_on_the_code_is_trained_with_and_stays_with_the_weights(tmp_path: Path, purifier: Path) -> None:
+    kept = []
+    for noise in ("", ",noise=9"):
+        run = recipe(tmp_path, f"pair.purifier=comdefend:weights={purifier}{noise}", "pair.tuned=true")
+        start(run, output=tmp_path / f"run{noise}", device="cpu")
+        kept.append(load_comdefend(str(tmp_path / f"run{noise}" / "purifier.safetensors")))
+    assert [(p.noise, p.stochastic) for p in kept] == [(0, False), (9, True)]
+    weights = [next(p.model.parameters()) for p in kept]
+    assert not torch.equal(*weights)
+
+
 def test_attacks_in_other_modes_are_other_attacks(tmp_path: Path, purifier: Path) -> None:
     reference = f"pair.purifier=comdefend:weights={purifier}"
     kept = []
@@ -112,9 +123,12 @@ def test_attacks_in_other_modes_are_other_attacks(tmp_path: Path, purifier: Path
         start(blind, output=tmp_path / "blind", device="cpu")
 
 
-def test_a_resumed_pair_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path, purifier: Path) -> None:
+@pytest.mark.parametrize("noise", ["", ",noise=9"])
+def test_a_resumed_pair_ends_with_the_weights_of_an_unbroken_one(
+    noise: str, tmp_path: Path, purifier: Path
+) -> None:
     run = recipe(
-        tmp_path, f"pair.purifier=comdefend:weights={purifier}", "pair.tuned=true", "pair.average=0.9"
+        tmp_path, f"pair.purifier=comdefend:weights={purifier}{noise}", "pair.tuned=true", "pair.average=0.9"
     )
     whole = start(run, output=tmp_path / "whole", device="cpu")
     assert start(run, output=tmp_path / "broken", device="cpu", stop_after=1) is None
@@ -156,10 +170,7 @@ def test_the_mean_of_the_weights_is_kept_where_it_is_asked_for(tmp_path: Path) -
     ("override", "message"),
     [
         ("pair.purifier=jpeg", "pair.purifier is 'jpeg'; it must be none or a comdefend"),
-        (
-            "pair.purifier=comdefend:noise=2",
-            "it must be none or a comdefend of float32, order rgb and no noise",
-        ),
+        ("pair.purifier=comdefend:order=bgr", "it must be none or a comdefend of float32 and order rgb"),
         ("classifier.purifier=jpeg", "a pair has its own purifier and attack"),
         ("trains=classifier", "settings of a pair need trains: pair"),
         ("pair.tuned=true", "pair.tuned needs a pair.purifier"),

@@ -41,9 +41,10 @@ class ComDefendPurifier(Purifier):
     reach (the default; 18 for the paper's) or more for a halo the result is that of the whole image.
     `pixels_at_once` bounds how many go through the networks together; a 256-channel float32 map of
     them takes a kilobyte each. `dtype`: what the networks compute in; bfloat16 is faster
-    where the processor has it and changes a few bits of the code. `order`, `halo=0` with
-    `tile=32`, and `noise` (standard deviation of noise on the logits at test time) are there to
-    follow the authors' released pipeline. `origin` says where the weights came from.
+    where the processor has it and changes a few bits of the code. `noise`: standard deviation of noise on
+    the logits, by default what the weights were trained for; above 0 two calls differ. `order`, `noise`, and
+    `halo=0` with `tile=32` can follow the authors' released pipeline. `origin` says where the weights came
+    from.
     """
 
     gradient_modes = (
@@ -58,7 +59,7 @@ class ComDefendPurifier(Purifier):
         tile: int = TILE,
         halo: int | None = None,
         order: Literal["rgb", "bgr"] = "rgb",
-        noise: float = 0.0,
+        noise: float | None = None,
         dtype: torch.dtype = torch.float32,
         pixels_at_once: int = PIXELS_AT_ONCE,
         origin: dict[str, str] | None = None,
@@ -67,6 +68,7 @@ class ComDefendPurifier(Purifier):
         for key, value in {"tile": tile, "halo": halo, "pixels_at_once": pixels_at_once}.items():
             if not isinstance(value, int | None):
                 raise RequestError(f"{key} is {value!r}; it must be a whole number of pixels")
+        noise = model.config.code_noise if noise is None else noise
         if not isinstance(noise, int | float):
             raise RequestError(
                 f"noise is {noise!r}; it must be a number, the standard deviation on the logits"
@@ -197,7 +199,7 @@ def load_comdefend(
     tile: int = TILE,
     halo: int | None = None,
     order: Literal["rgb", "bgr"] = "rgb",
-    noise: float = 0.0,
+    noise: float | None = None,
     pixels_at_once: int = PIXELS_AT_ONCE,
 ) -> ComDefendPurifier:
     """The purifier with weights by name or path; by default the shipped ones that suit the images.

@@ -19,6 +19,7 @@ steps and so would show it.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -131,7 +132,7 @@ class PairTraining(Training):
             many = round(options.share * len(images))
             inputs = torch.cat([self._attacked(inputs[:many], labels[:many]), inputs[many:]])
         inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with torch.set_grad_enabled(options.tuned):
+        with torch.set_grad_enabled(options.tuned), self._drawn(8, self.global_step):
             purified = self.network.purified(inputs)
         if options.bare:  # every so many images, of the attacked and the clean ones
             rows = torch.arange(len(images), device=self.device)
@@ -157,15 +158,16 @@ class PairTraining(Training):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
         pair = self.judged
-        self.report((pair(images).argmax(1) == labels).float().mean())
-        if self._watched >= WATCHED:
-            return
-        self._watched += len(images)
-        right = torch.ones_like(labels, dtype=torch.bool)
-        for target in self._targets(pair):
-            with torch.inference_mode(False), torch.enable_grad():
-                attacked = self._attack(WATCH, target, images.clone(), labels.clone(), batch_idx)
-            right &= pair(attacked).argmax(1) == labels
+        with self._drawn(9, batch_idx):
+            self.report((pair(images).argmax(1) == labels).float().mean())
+            if self._watched >= WATCHED:
+                return
+            self._watched += len(images)
+            right = torch.ones_like(labels, dtype=torch.bool)
+            for target in self._targets(pair):
+                with torch.inference_mode(False), torch.enable_grad():
+                    attacked = self._attack(WATCH, target, images.clone(), labels.clone(), batch_idx)
+                right &= pair(attacked).argmax(1) == labels
         self.log("robust_accuracy", right.float().mean(), on_epoch=True, sync_dist=True)
 
     def judged_on(self) -> dict[str, int]:
@@ -195,9 +197,14 @@ class PairTraining(Training):
         aims: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Attacked images; `draw` says which of the random starts, besides the seed and the process."""
-        # The random start is drawn from torch's global numbers; the training's own are functions of its step.
-        with drawn_from(seeded(self.recipe.seed, 6, draw, self.global_rank).initial_seed()):
+        with self._drawn(6, draw):
             return attack(target, images, labels, epsilon=self.options.epsilon / 255, targets=aims)
+
+    def _drawn(self, purpose: int, draw: int) -> AbstractContextManager[None]:
+        """A stretch in which torch's global numbers, which attacks and noise on the code are drawn from, are
+        a function of the seed, as the training's own are, and not of what was drawn before.
+        """
+        return drawn_from(seeded(self.recipe.seed, purpose, draw, self.global_rank).initial_seed())
 
     def architecture(self) -> dict[str, Any]:
         return classifier_architecture(self.recipe, self.data)
@@ -210,8 +217,9 @@ class PairTraining(Training):
         found = [Part(WEIGHTS, name, "classifier", pair.classifier, self.architecture())]
         if pair.purifier is not None and self.options.tuned:
             stem, model = name.removesuffix(suffix), pair.purifier.model
+            config = replace(model.config, code_noise=pair.purifier.noise)
             found[0] = replace(found[0], name=stem + suffix)
-            found.append(Part("purifier", stem, "purifier", model, model.config.to_dict()))
+            found.append(Part("purifier", stem, "purifier", model, config.to_dict()))
         return found
 
 
@@ -221,15 +229,11 @@ def _purifier(recipe: Recipe, data: ImageSet) -> ComDefendPurifier | None:
     if options.purifier == "none":
         return None
     found = load_purifier(options.purifier, channels=data.channels, data=recipe.data)
-    # What its file does not hold (order, noise, dtype) would be lost with the trained weights.
-    if (
-        not isinstance(found, ComDefendPurifier)
-        or found.stochastic
-        or (found.order, found.dtype) != ("rgb", torch.float32)
-    ):
+    # What its file does not hold would be lost with the trained weights.
+    if not isinstance(found, ComDefendPurifier) or (found.order, found.dtype) != ("rgb", torch.float32):
         raise RequestError(
-            f"{where}: pair.purifier is {options.purifier!r}; it must be none or a comdefend of float32, "
-            "order rgb and no noise"
+            f"{where}: pair.purifier is {options.purifier!r}; it must be none or a comdefend of float32 and "
+            "order rgb"
         )
     blind = {"autograd", "identity"} if options.tuned else {"autograd"}
     if options.mode in blind or not found.knows(options.mode):
