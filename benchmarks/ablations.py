@@ -2,16 +2,15 @@
 
     python benchmarks/ablations.py [NAME ...]      (by default all that are missing, in order)
 
-Each is the recipe `cifar10-robust-resnet9` shortened to one epoch, with one thing changed, attacked as the
-points of frontier.py are, at 8/255. Kept as it goes, in runs/ablations/ and in the results: interrupted, the
-same command goes on. Needs runs/cifar10-resnet9-robust, runs/cifar10-half-48 and the shared classifiers
-(COMDEFEND_SHARED). Half an hour each with one thread.
+Each is the recipe `cifar10-robust-first` shortened to one epoch, with one thing changed, attacked as the
+points of frontier.py are. Kept as it goes, in runs/ablations/ and in the results: interrupted, the same
+command goes on. Needs runs/cifar10-half, runs/cifar10-half-resnet9 and the shared classifiers
+(COMDEFEND_SHARED). Twenty-five minutes each with one thread.
 """
 
 import json
 import os
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from comdefend import provenance
@@ -25,92 +24,75 @@ from withstood import OWN, ROBUST, facts_of, run_missing, trained, withstood, wr
 
 RESULTS = ROOT / "docs" / "results" / "ablations"
 RUNS = Path("runs/ablations")
-PURIFIERS = RUNS / "purifier"
 
-RECIPE = "cifar10-robust-resnet9"
-EPSILON = 8 / 255
+RECIPE = "cifar10-robust-first"
 
-STAYS = {"pair.tuned": "false", "pair.fidelity": "0"}
-
-
-@dataclass(frozen=True)
-class Ablation:
-    """What differs from the recipe."""
-
-    settings: dict[str, str] = field(default_factory=dict)
-    bits: int | None = None
-    """The purifier that it starts from is `cifar10-half` with so many bits for a block."""
-    trained: bool = True
-    """Otherwise the classifier stays what the recipe starts from."""
-    noise: float = 0.0
-    """Of the code when the pair is used, see `ComDefendPurifier`; nothing else may differ then."""
-
-    def purifier(self) -> Recipe | None:
-        """What trains the purifier, where it is not the recipe's."""
-        return None if self.bits is None else load_recipe("cifar10-half", [f"purifier.bits={self.bits}"])
-
-    def recipe(self) -> Recipe:
-        """What trains the classifier."""
-        settings, own = [f"{key}={value}" for key, value in self.settings.items()], self.purifier()
-        if own is not None:
-            settings.append(f"pair.purifier=comdefend:weights={_weights(own, PURIFIERS)}")
-        return load_recipe(RECIPE, ["epochs=1", *settings])
-
-    def judged(self, stem: Path) -> tuple[str, str]:
-        """References of its classifier and its purifier, which tell one ablation from another."""
-        recipe = self.recipe()
-        weights, purifier = _weights(recipe, stem), recipe.pair.purifier
-        if recipe.pair.tuned and self.trained:
-            purifier = f"comdefend:weights={weights.with_name('purifier.safetensors')}"
-        if self.noise:
-            purifier += f",noise={self.noise:g}"
-        return str(weights) if self.trained else str(recipe.classifier.start), purifier
+ABLATIONS: dict[str, dict[str, str]] = {
+    "whole": {},
+    "no-purifier": {
+        "pair.purifier": "none", "pair.tuned": "false", "pair.fidelity": "0",
+        "classifier.start": "cifar10-resnet9-plain",
+    },
+    "purifier-stays": {"pair.tuned": "false", "pair.fidelity": "0"},
+    "no-attack": {"pair.attack": "none"},
+    "gray-box": {"pair.knowledge": "gray-box"},
+    "gray-box-random": {
+        "pair.knowledge": "gray-box", "pair.goal": "random",
+        "pair.sources": "[cifar10-resnet9-plain,cifar10-resnet9-smooth]",
+    },
+    "half-attacked": {"pair.share": "0.5"},
+    "no-fidelity": {"pair.fidelity": "0"},
+    "straight-through": {"pair.mode": "straight-through"},
+    "bits-1.5": {"purifier.bits": "6"},
+}  # fmt: skip
+"""Settings that differ; `purifier.bits` is that of the purifier and the classifier that it starts from."""
 
 
-ABLATIONS = {
-    "whole": Ablation(),
-    "no-training": Ablation(trained=False),
-    "no-purifier": Ablation({**STAYS, "pair.purifier": "none", "pair.attack_modes": "[]"}),
-    "purifier-stays": Ablation(STAYS),
-    "no-fidelity": Ablation({"pair.fidelity": "0"}),
-    "one-step": Ablation({"pair.steps": "1", "pair.step": "1.25"}),
-    "wider": Ablation({"pair.mode": "tempered-200", "pair.attack_modes": "[]"}),
-    "gray-box": Ablation({"pair.knowledge": "gray-box", "pair.attack_modes": "[]"}),
-    "from-clean": Ablation({"classifier.start": "cifar10-resnet9-plain"}),
-    "bits-6": Ablation(bits=24),
-    "bits-3": Ablation(bits=12),
-    "stochastic": Ablation(noise=20),
-}
+def starts(name: str) -> list[tuple[Recipe, Path]]:
+    """The trainings that an ablation starts from where it is not the recipe's: purifier, then classifier."""
+    bits = ABLATIONS[name].get("purifier.bits")
+    if bits is None:
+        return []
+    purifier = load_recipe("cifar10-half", [f"purifier.bits={bits}"])
+    reference = f"comdefend:weights={_weights(purifier, RUNS / 'start')}"
+    behind = load_recipe("cifar10-half-resnet9", [f"classifier.purifier={reference}"])
+    return [(purifier, RUNS / "start"), (behind, RUNS / "start-classifier")]
+
+
+def recipe_of(name: str) -> Recipe:
+    """The training of an ablation; it trains nothing."""
+    settings = [f"{key}={value}" for key, value in ABLATIONS[name].items() if key != "purifier.bits"]
+    begun = [_weights(recipe, stem) for recipe, stem in starts(name)]
+    if begun:
+        settings += [f"pair.purifier=comdefend:weights={begun[0]}", f"classifier.start={begun[1]}"]
+    return load_recipe(RECIPE, ["epochs=1", *settings])
 
 
 def measure(name: str) -> None:
     """One ablation: trained, and every attacker on it."""
-    ablation, stem = ABLATIONS[name], _stem(name)
-    given, recipe = ablation.purifier(), ablation.recipe()
-    if given is not None:
-        trained(given, PURIFIERS)
-    if ablation.trained:
+    for recipe, stem in starts(name):
         trained(recipe, stem)
-    network, purifier = ablation.judged(stem)
+    recipe = recipe_of(name)
+    weights = trained(recipe, RUNS / name)
+    own = weights.with_name("purifier.safetensors")
+    purifier = f"comdefend:weights={own}" if own.is_file() else recipe.pair.purifier
     file = RESULTS / f"{name}.json"
-    sources = [OWN, ROBUST, THIRD_PARTY]
-    write_once(file, withstood(network, purifier, sources=sources, file=file, epsilons=[EPSILON]))
-    weights = purifier.removeprefix("comdefend:weights=").partition(",")[0]
-    facts = {"seed": 0, **provenance.made()} if purifier == "none" else facts_of(weights)
-    judged = {"pair": recipe.to_dict()["pair"], "judged": [network, purifier]}
-    write_json(RESULTS / f"{name}.facts.json", {**facts, **judged})
+    write_once(file, withstood(str(weights), purifier, sources=[OWN, ROBUST, THIRD_PARTY], file=file))
+    facts = (
+        {"seed": 0, **provenance.made()}
+        if purifier == "none"
+        else facts_of(Path(purifier.removeprefix("comdefend:weights=")))
+    )
+    run = {"pair": recipe.to_dict()["pair"], "run": str(run_folder(recipe, RUNS / name))}
+    write_json(RESULTS / f"{name}.facts.json", {**facts, **run})
 
 
 def done(name: str) -> bool:
     """Whether an ablation was measured to its end, with the settings that it has now."""
     file = RESULTS / f"{name}.facts.json"
-    return file.is_file() and json.loads(file.read_text())["judged"] == list(
-        ABLATIONS[name].judged(_stem(name))
+    return file.is_file() and json.loads(file.read_text())["run"] == str(
+        run_folder(recipe_of(name), RUNS / name)
     )
-
-
-def _stem(name: str) -> Path:
-    return RUNS / ("whole" if ABLATIONS[name].noise else name)
 
 
 def _weights(recipe: Recipe, stem: Path) -> Path:

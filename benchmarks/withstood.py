@@ -43,20 +43,17 @@ def trained(recipe: Recipe, stem: Path) -> Path:
     return weights_in(run_folder(recipe, stem), recipe, device="cpu")
 
 
-def withstood(
-    network: str, purifier: str, *, sources: Sequence[str], file: Path, epsilons: Sequence[float] = EPSILONS
-) -> list[Result]:
+def withstood(network: str, purifier: str, *, sources: Sequence[str], file: Path) -> list[Result]:
     """Every attacker on a classifier behind a purifier ("none": alone), each result kept in `file` as it is
-    made; `sources` are other classifiers that adversarial images are made on, `epsilons` the budgets of those
-    who do not know the purifier.
+    made; `sources` are other classifiers that adversarial images are made on.
     """
     judged = partial(
         evaluate, network, [] if purifier == "none" else purifier, data="cifar10", protocols=["fixed"],
         examples=0, checks=False, known=kept_results(file), keep=partial(keep_results, file), progress=_tell,
     )  # fmt: skip
     reports = (
-        judged(attacks=["fgsm", "bim", "pgd", "mi-fgsm"], epsilons=epsilons, sources=sources, limit=IMAGES),
-        judged(attacks=["bim:steps=50,step=0.04"], epsilons=epsilons, limit=FEW_IMAGES),
+        judged(attacks=["fgsm", "bim", "pgd", "mi-fgsm"], epsilons=EPSILONS, sources=sources, limit=IMAGES),
+        judged(attacks=["bim:steps=50,step=0.04"], epsilons=EPSILONS, limit=FEW_IMAGES),
         judged(attacks=["pgd"], epsilons=[8 / 255], knowledge=["white-box"], limit=FEW_IMAGES),
     )
     return [result for report in reports for result in report.results]
@@ -67,12 +64,12 @@ def write_once(file: Path, results: Sequence[Result]) -> None:
     write_results(file, list({r.fingerprint: r for r in results if r.fingerprint}.values()))
 
 
-def facts_of(weights: str) -> dict[str, Any]:
+def facts_of(weights: Path) -> dict[str, Any]:
     """Of a purifier: how it was made, and its PSNR on the images that the attackers were given."""
     images = load_data("cifar10")
     images = images.subset(images.pick(IMAGES, seed=0))
-    psnr = reconstruction(load_comdefend(weights), images)
-    facts, _ = zoo.read(weights, kind="purifier")
+    psnr = reconstruction(load_comdefend(str(weights)), images)
+    facts, _ = zoo.read(str(weights), kind="purifier")
     return {
         "reference": f"comdefend:weights={weights}", "architecture": facts.architecture,
         "recipe": facts.recipe, "psnr": psnr.psnr, "interval": psnr.interval, "images": psnr.images,

@@ -4,26 +4,21 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pages import by_column, cell, origin, table_of
+from pages import COLUMNS, by_column, cell, origin, table_of
 
 from comdefend.evaluation import read_results
 
-MEASURED = ("clean", "8/255", "BIM-50, 8/255", "other networks', 8/255", "white-box, 8/255")
-"""Of the columns: one budget."""
-
 CHANGED = {
     "whole": "nothing",
-    "no-training": "not trained: adversarial training alone, put behind a purifier of clean images",
-    "no-purifier": "no purifier: adversarial training goes on alone, where gray-box is white-box",
+    "no-purifier": "no purifier, nor at the start: adversarial training, where gray-box is white-box",
     "purifier-stays": "the purifier stays as it was; the classifier alone is trained",
-    "no-fidelity": "the purified image need not look like the clean one",
-    "one-step": "attacks of one step instead of two",
-    "wider": "a gradient mode whose sigmoid is too wide for this code (`tempered-200`)",
+    "no-attack": "nothing is attacked in training",
     "gray-box": "the attacker of the training knows the classifier alone",
-    "from-clean": "begun from a classifier that was never attacked",
-    "bits-6": "half the bits, from the start on: 6 bits a pixel",
-    "bits-3": "a quarter: 3 bits a pixel",
-    "stochastic": "noise on the code when the pair is used (`noise=20`); attacks take means over draws",
+    "gray-box-random": "so too, and he aims at random classes, on this and two other classifiers",
+    "half-attacked": "half of each batch is attacked",
+    "no-fidelity": "the purified image need not look like the clean one",
+    "straight-through": "the code's gradient as if nothing had been cut (straight-through)",
+    "bits-1.5": "half the bits, from the start on",
 }
 """By name, in the order of the table."""
 
@@ -41,8 +36,8 @@ def table(folder: Path) -> str:
         clean = found["clean"]
         assert clean is not None
         psnr = f"{facts['psnr']:.1f}" if "psnr" in facts else "-"
-        lines.append((changed, psnr, *(cell(found[c], clean.n) for c in MEASURED)))
+        lines.append((changed, psnr, *(cell(found[c], clean.n) for c in COLUMNS)))
         made += map(vars, results)
     if not made:
         return "Not run yet."
-    return "\n".join([*table_of(("changed", "PSNR", *MEASURED), lines), "", origin(*made)])
+    return "\n".join([*table_of(("changed", "PSNR", *COLUMNS), lines), "", origin(*made)])

@@ -127,7 +127,7 @@ def pairs() -> str:
     measured: list[dict[str, Any]] = []
     for name in zoo.names("classifier"):
         scores = zoo.facts(name).scores
-        if "white_box_accuracy" not in scores:
+        if "white_box_accuracy" not in scores or zoo.facts(name).purifier == "none":
             continue
         cells = [
             f"{100 * scores[f'{key}accuracy']:.1f} [{100 * low:.0f}, {100 * high:.0f}]"

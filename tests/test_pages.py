@@ -109,9 +109,9 @@ def test_ablations_are_shown_in_their_order_with_and_without_a_purifier(
 def test_the_ablations_of_the_benchmark_are_those_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     benchmark = __import__("ablations")
-    ablations = benchmark.ABLATIONS
-    assert list(ablations) == list(load("ablations_page", monkeypatch).CHANGED)
-    assert len({ablation.judged(Path("runs")) for ablation in ablations.values()}) == len(ablations)
+    assert list(benchmark.ABLATIONS) == list(load("ablations_page", monkeypatch).CHANGED)
+    recipes = {name: benchmark.recipe_of(name) for name in benchmark.ABLATIONS}
+    assert len({str(recipe.to_dict()) for recipe in recipes.values()}) == len(recipes)
 
 
 def test_an_evaluations_page_names_the_checks_that_fail(

@@ -248,11 +248,11 @@ def evaluate(
             )
         command = shlex.join(["comdefend", *context.obj])
         show_report(report, write_report(report, output, command=command), json_)
-    failed = [check for check in report.checks if check.status == "fail"]
-    if strict and failed:
+    failing = [check for check in report.checks if check.status == "fail"]
+    if strict and failing:
         raise WorkError(
-            f"{len(failed)} checks of the evaluation failed: "
-            + "; ".join(f"{check.defence}: {check.name}" for check in failed)
+            f"{len(failing)} checks of the evaluation failed: "
+            + "; ".join(f"{check.defence}: {check.name}" for check in failing)
         )
 
 

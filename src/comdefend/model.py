@@ -12,7 +12,7 @@ No layer has a stride, so any H and W pass, and a pixel of the output depends on
 at most `ComDefendConfig.reach` (18) rows and columns away.
 
 What is not the paper's is `ComDefendConfig.block`: one code for each 2x2 or 4x4 block of pixels, at a
-lower rate and a fraction of the arithmetic. With block 1, everything here is as published.
+lower rate and a fraction of the arithmetic, and `code_noise`. Without both, everything here is as published.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,8 @@ class ComDefendConfig:
     released Fashion-MNIST networks are a little wider). `block`: side of the square of pixels that
     shares one code of `bits` bits; the paper's is 1. Its pixels are folded into channels, so all
     layers run on an image that is smaller by this factor in height and width. `code_noise`: standard
-    deviation of noise on the logits when the weights are used, for which they were trained; the paper's is 0.
+    deviation of noise on the logits that `ComDefendPurifier` adds to weights which were trained for it; the
+    paper has none outside training.
     """
 
     image_channels: int = 3
@@ -178,7 +179,7 @@ class ComDefend(nn.Module):
         """The round trip with `sigmoid(logits / temperature)` for a code, differentiable.
 
         At temperature 1 the derivative of the sigmoid is exactly zero in float32 for most of a
-        trained code; an attack needs a temperature near the size of the logits.
+        trained code; an attack needs a temperature nearer to the size of the logits.
         """
         return self.decompress(torch.sigmoid(self.com(images) / temperature), images)
 

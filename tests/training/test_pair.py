@@ -14,7 +14,7 @@ from comdefend.classifiers import load_classifier
 from comdefend.data import ImageSet
 from comdefend.errors import RequestError
 from comdefend.model import ComDefend, ComDefendConfig, initialise
-from comdefend.purifiers import load_comdefend
+from comdefend.purifiers import load_comdefend, load_purifier
 from comdefend.training import Recipe, load_recipe, start
 from comdefend.training.pair import PairTraining
 
@@ -100,11 +100,13 @@ def test_both_are_trained_through_the_hard_code(name: str, tmp_path: Path, purif
 
 def test_noise_on_the_code_is_trained_with_and_stays_with_the_weights(tmp_path: Path, purifier: Path) -> None:
     kept = []
-    for noise in ("", ",noise=9"):
-        run = recipe(tmp_path, f"pair.purifier=comdefend:weights={purifier}{noise}", "pair.tuned=true")
-        start(run, output=tmp_path / f"run{noise}", device="cpu")
-        kept.append(load_comdefend(str(tmp_path / f"run{noise}" / "purifier.safetensors")))
+    for noise in (0, 9):
+        run = recipe(tmp_path, f"pair.purifier=comdefend:weights={purifier},noise={noise}", "pair.tuned=true")
+        start(run, output=tmp_path / str(noise), device="cpu")
+        kept.append(load_comdefend(str(tmp_path / str(noise) / "purifier.safetensors")))
     assert [(p.noise, p.stochastic) for p in kept] == [(0, False), (9, True)]
+    still = load_purifier(f"comdefend:weights={tmp_path / '9' / 'purifier.safetensors'},noise=0")
+    assert not still.stochastic
     weights = [next(p.model.parameters()) for p in kept]
     assert not torch.equal(*weights)
 
@@ -135,6 +137,8 @@ def test_a_resumed_pair_ends_with_the_weights_of_an_unbroken_one(
     resumed = start(run, output=tmp_path / "broken", device="cpu", resume=True)
     assert whole is not None
     assert whole == resumed
+    both = [(tmp_path / run / "purifier.safetensors").read_bytes() for run in ("whole", "broken")]
+    assert both[0] == both[1]
 
 
 def test_what_is_attacked_and_which_way_decides_what_is_learnt(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ SCAN, KEPT = 100, 2
 """Images that all modes are tried on, or half of them if they are fewer; how many modes go on to the rest."""
 
 MOST = 20
-"""Modes, after which no closer ones are looked for."""
+"""Modes, after which no more are added."""
 
 SCANS: dict[Norm, PGD] = {
     "linf": PGD(steps=10, step=0.25, reference="pgd:steps=10,step=0.25"),

@@ -166,8 +166,8 @@ class ComDefendPurifier(Purifier):
     def _through_code(self, images: Tensor, stand_in: Callable[[Tensor], Tensor]) -> Tensor:
         """The round trip of the hard code, which passes gradients back as `stand_in` of the logits."""
         network_images = self._ordered(images).to(self.dtype, memory_format=torch.channels_last)
-        logits: Tensor = self.model.com(network_images)
-        code = with_gradient_of(self._cut(logits).to(logits.dtype), stand_in(logits))
+        logits = self._shifted(self.model.com(network_images))
+        code = with_gradient_of((logits > 0).to(logits.dtype), stand_in(logits))
         return self._ordered(self.model.decompress(code, images)).to(images.dtype)
 
     def _tiled(self, function: Callable[[Tensor], Tensor], images: Tensor, *, block: int = 1) -> Tensor:
@@ -181,10 +181,11 @@ class ComDefendPurifier(Purifier):
 
     def _code(self, images: Tensor) -> Tensor:
         network_images = self._ordered(images).to(self.dtype, memory_format=torch.channels_last)
-        return self._cut(self.model.com(network_images))
+        return self._shifted(self.model.com(network_images)) > 0
 
-    def _cut(self, logits: Tensor) -> Tensor:
-        return logits > (self.noise * torch.randn_like(logits) if self.noise else 0)
+    def _shifted(self, logits: Tensor) -> Tensor:
+        """The logits that are cut: a gradient is that at the draw which was made."""
+        return logits - self.noise * torch.randn_like(logits) if self.noise else logits
 
     def _ordered(self, images: Tensor) -> Tensor:
         return images.flip(1) if self.order == "bgr" else images

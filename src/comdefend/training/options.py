@@ -12,7 +12,7 @@ from comdefend.purifiers.pixelcnn import PixelCNNConfig
 
 @dataclass(frozen=True)
 class PurifierOptions:
-    """The purifier that is trained: the fields of `ComDefendConfig`, and how training starts."""
+    """The purifier that is trained: fields of `ComDefendConfig`, and how training starts."""
 
     image_channels: int | None = None
     """1 or 3; by default what the data has."""

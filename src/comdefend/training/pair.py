@@ -210,8 +210,8 @@ class PairTraining(Training):
         return classifier_architecture(self.recipe, self.data)
 
     def parts(self) -> list[Part]:
-        """The classifier, and where it was trained the purifier, too: then they are named `x-resnet9` and `x`
-        by the recipe `x` as by `x-resnet9`.
+        """The classifier, and the purifier where it was trained, too; then they are named `x-resnet9` and
+        `x`, whether the recipe is called `x` or `x-resnet9`.
         """
         name, pair, suffix = self.recipe.name, self.judged, f"-{self.recipe.classifier.architecture}"
         found = [Part(WEIGHTS, name, "classifier", pair.classifier, self.architecture())]
