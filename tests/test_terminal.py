@@ -5,20 +5,15 @@ import pytest
 from comdefend import terminal
 
 
-def test_work_without_a_terminal_says_where_it_is(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("quiet", "said"), [(False, "counting sheep: 3/4, 0 s"), (True, "")])
+def test_work_without_a_terminal_says_where_it_is_unless_it_shall_be_quiet(
+    quiet: bool, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(terminal, "SILENCE", 0.0)
-    with terminal.bar("counting", False) as move:
+    with terminal.bar("counting", quiet) as move:
         move(1, 4, "sheep")
         move(3, 4, "sheep")
-    assert "counting sheep: 3/4, 0 s" in capsys.readouterr().err
-
-
-def test_work_that_shall_be_quiet_says_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(terminal, "SILENCE", 0.0)
-    with terminal.bar("counting", True) as move:
-        move(1, 4, "sheep")
-    assert capsys.readouterr() == ("", "")
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert not (quiet and shown.err)
+    assert not shown.out
