@@ -126,8 +126,9 @@ def pairs() -> str:
     lines = []
     measured: list[dict[str, Any]] = []
     for name in zoo.names("classifier"):
-        scores = zoo.facts(name).scores
-        if "white_box_accuracy" not in scores or zoo.facts(name).purifier == "none":
+        facts = zoo.facts(name)
+        scores = facts.scores
+        if "white_box_accuracy" not in scores or facts.purifier == "none":
             continue
         cells = [
             f"{100 * scores[f'{key}accuracy']:.1f} [{100 * low:.0f}, {100 * high:.0f}]"

@@ -43,18 +43,16 @@ class Chain(Purifier):
         return images
 
     def settings(self) -> dict[str, Any]:
-        parts = [p for p in self.purifiers if isinstance(p, Purifier)]
-        return {f"{index} {type(p).__name__}": p.settings() for index, p in enumerate(parts)}
+        return {f"{index} {type(p).__name__}": p.settings() for index, p in enumerate(self._parts)}
 
     def surrogate(self, images: Tensor) -> Tensor:
-        for purifier in self.purifiers:
-            assert isinstance(purifier, Purifier)
+        for purifier in self._parts:
             images = purifier.surrogate(images)
         return images
 
     @property
     def has_surrogate(self) -> bool:
-        return any(p.has_surrogate for p in self.purifiers if isinstance(p, Purifier))
+        return any(p.has_surrogate for p in self._parts)
 
     def through(self, images: Tensor, mode: str) -> Tensor:
         """Each in that mode, and those that do not know it in the best of their own. Raises
@@ -62,18 +60,20 @@ class Chain(Purifier):
         """
         if not self.knows(mode):
             return super().through(images, mode)
-        for purifier in self.purifiers:
-            assert isinstance(purifier, Purifier)
+        for purifier in self._parts:
             best = (*purifier.gradient_modes, "surrogate")[0]
             images = purifier.through(images, mode if purifier.knows(mode) else best)
         return images
 
     def knows(self, mode: str) -> bool:
-        return any(p.knows(mode) for p in self.purifiers if isinstance(p, Purifier))
+        return any(p.knows(mode) for p in self._parts)
 
     def beside(self, mode: str) -> tuple[str, ...]:
-        parts = [p for p in self.purifiers if isinstance(p, Purifier)]
-        return tuple(dict.fromkeys(other for p in parts for other in p.beside(mode)))
+        return tuple(dict.fromkeys(other for p in self._parts for other in p.beside(mode)))
+
+    @property
+    def _parts(self) -> list[Purifier]:
+        return [p for p in self.purifiers if isinstance(p, Purifier)]
 
 
 class Defended(nn.Module):
