@@ -13,7 +13,7 @@ from comdefend.data import ImageSet
 from comdefend.errors import MissingExtraError, RequestError
 from comdefend.evaluation import Report, ThreatModel, evaluate
 from comdefend.evaluation.judge import Situation
-from comdefend.evaluation.situations import best_together, white_box
+from comdefend.evaluation.situations import MOST, best_together, white_box
 from comdefend.evaluation.worst_case import WORST
 from comdefend.purifiers import Chain, ComDefendPurifier, Purifier, load_purifier
 from tests.conftest import TinyClassifier, tiny_model
@@ -123,6 +123,18 @@ def test_nothing_is_looked_for_beside_a_mode_that_leaves_nothing() -> None:
         scan=lambda situation: torch.full((2,), float(situation.mode != "tempered-50")),
     )  # fmt: skip
     assert {s.mode for s in made if s.trial} == set(gradient_modes(purifier))
+
+
+def test_a_search_that_always_finds_better_ends() -> None:
+    def left(situation: Situation) -> Tensor:
+        kind, _, temperature = situation.mode.partition("tempered-")
+        return torch.tensor([9.0 if kind else float(temperature)])
+
+    made = white_box(
+        TinyClassifier(classes=10), "tiny", ComDefendPurifier(tiny_model()), [(PGD(), BUDGET)], modes=None,
+        draws=1, images=200, scan=left,
+    )  # fmt: skip
+    assert MOST <= len({s.mode for s in made if s.trial}) <= MOST + 1
 
 
 def test_the_second_mode_is_the_one_that_adds_most() -> None:

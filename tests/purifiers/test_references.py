@@ -56,6 +56,12 @@ def test_a_chain_is_stochastic_if_a_part_is() -> None:
     assert not Chain([Identity(), ComDefendPurifier(tiny_model())]).stochastic
 
 
+def test_a_chain_tries_what_lies_beside_the_modes_of_its_parts() -> None:
+    chain = Chain([Identity(), ComDefendPurifier(tiny_model()), ComDefendPurifier(tiny_model())])
+    assert chain.beside("tempered-10") == ("tempered-5", "tempered-20")
+    assert chain.beside("identity") == ()
+
+
 def test_defend_puts_the_purifier_first_and_changes_neither(tiny_classifier: nn.Module) -> None:
     purifier, images = ComDefendPurifier(tiny_model()), torch.rand(2, 3, 8, 8)
     before = tiny_classifier(images)

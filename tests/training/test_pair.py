@@ -174,7 +174,8 @@ def test_the_mean_of_the_weights_is_kept_where_it_is_asked_for(tmp_path: Path) -
     ("override", "message"),
     [
         ("pair.purifier=jpeg", "pair.purifier is 'jpeg'; it must be none or a comdefend"),
-        ("pair.purifier=comdefend:order=bgr", "it must be none or a comdefend of float32 and order rgb"),
+        ("pair.purifier=comdefend:order=bgr", "it must be none or a comdefend of float32, of order rgb"),
+        ("pair.purifier=comdefend:halo=8", "with no halo below its networks' reach"),
         ("classifier.purifier=jpeg", "a pair has its own purifier and attack"),
         ("trains=classifier", "settings of a pair need trains: pair"),
         ("pair.tuned=true", "pair.tuned needs a pair.purifier"),

@@ -28,9 +28,9 @@ SURROGATE_TEMPERATURE = 50.0
 """Temperature of the surrogate's sigmoid: of the size of trained logits, so gradients get through."""
 
 TEMPERATURES = (1000, 200, 50, 10, 1)
-"""Of the tempered gradient modes, best first for the shipped weights: there logits are in the thousands,
-those of the authors' weights in the hundreds, and the best temperature is well below their median, where it
-follows the bits near the cut and forgets the others.
+"""Of the tempered gradient modes, best first for the paper's network as we train it: there logits are in the
+thousands, those of the authors' weights in the hundreds, those of smaller networks in the tens. The best
+temperature is well below their median, where it follows the bits near the cut and forgets the others.
 """
 
 

@@ -230,10 +230,14 @@ def _purifier(recipe: Recipe, data: ImageSet) -> ComDefendPurifier | None:
         return None
     found = load_purifier(options.purifier, channels=data.channels, data=recipe.data)
     # What its file does not hold would be lost with the trained weights.
-    if not isinstance(found, ComDefendPurifier) or (found.order, found.dtype) != ("rgb", torch.float32):
+    if (
+        not isinstance(found, ComDefendPurifier)
+        or (found.order, found.dtype) != ("rgb", torch.float32)
+        or found.halo < found.model.config.reach
+    ):
         raise RequestError(
-            f"{where}: pair.purifier is {options.purifier!r}; it must be none or a comdefend of float32 and "
-            "order rgb"
+            f"{where}: pair.purifier is {options.purifier!r}; it must be none or a comdefend of float32, of "
+            "order rgb, and with no halo below its networks' reach"
         )
     blind = {"autograd", "identity"} if options.tuned else {"autograd"}
     if options.mode in blind or not found.knows(options.mode):
