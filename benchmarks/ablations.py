@@ -2,10 +2,10 @@
 
     python benchmarks/ablations.py [NAME ...]      (by default all that are missing, in order)
 
-Each is the recipe `cifar10-robust-first` shortened to one epoch, with one thing changed, attacked as the
+Each is the recipe `cifar10-robust-resnet9` shortened to one epoch, with one thing changed, attacked as the
 points of frontier.py are. Kept as it goes, in runs/ablations/ and in the results: interrupted, the same
-command goes on. Needs runs/cifar10-half, runs/cifar10-half-resnet9 and the shared classifiers
-(COMDEFEND_SHARED). Twenty-five minutes each with one thread.
+command goes on. Needs runs/cifar10-resnet9-adversarial and the shared classifiers (COMDEFEND_SHARED).
+Half an hour each with one thread.
 """
 
 import json
@@ -17,6 +17,7 @@ from comdefend import provenance
 from comdefend.atomic import write_json
 from comdefend.paper.trainings import run_folder
 from comdefend.training import Recipe, load_recipe
+from comdefend.training.base import WEIGHTS
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import ROOT, THIRD_PARTY
@@ -25,64 +26,54 @@ from withstood import OWN, ROBUST, facts_of, run_missing, trained, withstood, wr
 RESULTS = ROOT / "docs" / "results" / "ablations"
 RUNS = Path("runs/ablations")
 
-RECIPE = "cifar10-robust-first"
+RECIPE = "cifar10-robust-resnet9"
+PURIFIER = "cifar10-robust"
 
 ABLATIONS: dict[str, dict[str, str]] = {
     "whole": {},
-    "no-purifier": {
-        "pair.purifier": "none", "pair.tuned": "false", "pair.fidelity": "0",
-        "classifier.start": "cifar10-resnet9-plain",
-    },
-    "purifier-stays": {"pair.tuned": "false", "pair.fidelity": "0"},
-    "no-attack": {"pair.attack": "none"},
-    "gray-box": {"pair.knowledge": "gray-box"},
-    "gray-box-random": {
-        "pair.knowledge": "gray-box", "pair.goal": "random",
-        "pair.sources": "[cifar10-resnet9-plain,cifar10-resnet9-smooth]",
-    },
-    "half-attacked": {"pair.share": "0.5"},
-    "no-fidelity": {"pair.fidelity": "0"},
-    "straight-through": {"pair.mode": "straight-through"},
-    "bits-1.5": {"purifier.bits": "6"},
+    "no-purifier": {"pair.purifier": "none", "pair.attack_modes": "[]"},
+    "no-noise": {"noise": "0"},
+    "half-noise": {"noise": "30"},
+    "more-noise": {"noise": "90"},
+    "tuned": {"pair.tuned": "true", "pair.fidelity": "30"},
+    "no-attack": {"pair.attack": "none", "pair.attack_modes": "[]"},
+    "gray-box": {"pair.knowledge": "gray-box", "pair.attack_modes": "[]"},
+    "straight-through": {"pair.mode": "straight-through", "pair.attack_modes": "[]"},
+    "bits-1.5": {"bits": "6"},
+    "bits-12": {"bits": "48"},
 }  # fmt: skip
-"""Settings that differ; `purifier.bits` is that of the purifier and the classifier that it starts from."""
+"""Settings that differ; `bits` and `noise` are of the purifier's code."""
 
 
-def starts(name: str) -> list[tuple[Recipe, Path]]:
-    """The trainings that an ablation starts from where it is not the recipe's: purifier, then classifier."""
-    bits = ABLATIONS[name].get("purifier.bits")
-    if bits is None:
-        return []
-    purifier = load_recipe("cifar10-half", [f"purifier.bits={bits}"])
-    reference = f"comdefend:weights={_weights(purifier, RUNS / 'start')}"
-    behind = load_recipe("cifar10-half-resnet9", [f"classifier.purifier={reference}"])
-    return [(purifier, RUNS / "start"), (behind, RUNS / "start-classifier")]
+def purifier_of(name: str) -> Recipe | None:
+    """The training of an ablation's purifier, where it is not the one that ships."""
+    bits = ABLATIONS[name].get("bits")
+    return None if bits is None else load_recipe(PURIFIER, [f"purifier.bits={bits}"])
 
 
 def recipe_of(name: str) -> Recipe:
     """The training of an ablation; it trains nothing."""
-    settings = [f"{key}={value}" for key, value in ABLATIONS[name].items() if key != "purifier.bits"]
-    begun = [_weights(recipe, stem) for recipe, stem in starts(name)]
-    if begun:
-        settings += [f"pair.purifier=comdefend:weights={begun[0]}", f"classifier.start={begun[1]}"]
+    settings = [f"{key}={value}" for key, value in ABLATIONS[name].items() if key.startswith("pair.")]
+    own, noise = purifier_of(name), ABLATIONS[name].get("noise")
+    if own is not None:
+        settings.append(f"pair.purifier=comdefend:weights={run_folder(own, RUNS / 'purifier') / WEIGHTS}")
+    elif noise is not None:
+        settings.append(f"pair.purifier=comdefend:weights={PURIFIER},noise={noise}")
     return load_recipe(RECIPE, ["epochs=1", *settings])
 
 
 def measure(name: str) -> None:
     """One ablation: trained, and every attacker on it."""
-    for recipe, stem in starts(name):
-        trained(recipe, stem)
+    own = purifier_of(name)
+    if own is not None:
+        trained(own, RUNS / "purifier")
     recipe = recipe_of(name)
     weights = trained(recipe, RUNS / name)
-    own = weights.with_name("purifier.safetensors")
-    purifier = f"comdefend:weights={own}" if own.is_file() else recipe.pair.purifier
+    tuned = weights.with_name("purifier.safetensors")
+    purifier = f"comdefend:weights={tuned}" if tuned.is_file() else recipe.pair.purifier
     file = RESULTS / f"{name}.json"
     write_once(file, withstood(str(weights), purifier, sources=[OWN, ROBUST, THIRD_PARTY], file=file))
-    facts = (
-        {"seed": 0, **provenance.made()}
-        if purifier == "none"
-        else facts_of(Path(purifier.removeprefix("comdefend:weights=")))
-    )
+    facts = {"seed": 0, **provenance.made()} if purifier == "none" else facts_of(purifier)
     run = {"pair": recipe.to_dict()["pair"], "run": str(run_folder(recipe, RUNS / name))}
     write_json(RESULTS / f"{name}.facts.json", {**facts, **run})
 
@@ -93,10 +84,6 @@ def done(name: str) -> bool:
     return file.is_file() and json.loads(file.read_text())["run"] == str(
         run_folder(recipe_of(name), RUNS / name)
     )
-
-
-def _weights(recipe: Recipe, stem: Path) -> Path:
-    return run_folder(recipe, stem) / "weights.safetensors"
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def measure(name: str) -> None:
             *withstood(str(classifier), purifier, sources=[OWN, ROBUST, THIRD_PARTY], file=file),
         ],
     )
-    write_json(facts_file, {"dial": POINTS[name].dial, **facts_of(weights)})
+    write_json(facts_file, {"dial": POINTS[name].dial, **facts_of(purifier)})
 
 
 def done(name: str) -> bool:

@@ -93,7 +93,7 @@ def _of(kind: str, epsilon: int) -> dict[str, Evaluation]:
         f"{kind}-random": Evaluation(kind, plain, RANDOM, epsilon),
         f"{kind}-purified": Evaluation(kind, f"{kind}-resnet9-purified", ("comdefend",), epsilon),
         f"{kind}-adversarial": Evaluation(
-            kind, f"{kind}-resnet9-robust", ("none",), epsilon, MORE, knowledge="white-box,black-box"
+            kind, f"{kind}-resnet9-adversarial", ("none",), epsilon, MORE, knowledge="white-box,black-box"
         ),
     }
 

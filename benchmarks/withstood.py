@@ -11,11 +11,15 @@ from comdefend.data import load_data
 from comdefend.evaluation import Result, evaluate, keep_results, kept_results, write_results
 from comdefend.evaluation.reconstruction import reconstruction
 from comdefend.paper.trainings import run_folder, weights_in
-from comdefend.purifiers import load_comdefend
+from comdefend.purifiers import Purifier, load_purifier
+from comdefend.seeding import drawn_from
 from comdefend.training import Recipe
 
 IMAGES, FEW_IMAGES = 300, 100
 """For attackers who do not know the purifier, and for those who do (and for fifty steps)."""
+
+DRAWS = 5
+"""Of a random purifier, for each gradient (EOT)."""
 
 EPSILONS = tuple(e / 255 for e in (2, 4, 8, 16))
 
@@ -49,7 +53,8 @@ def withstood(network: str, purifier: str, *, sources: Sequence[str], file: Path
     """
     judged = partial(
         evaluate, network, [] if purifier == "none" else purifier, data="cifar10", protocols=["fixed"],
-        examples=0, checks=False, known=kept_results(file), keep=partial(keep_results, file), progress=_tell,
+        examples=0, checks=False, draws=DRAWS, known=kept_results(file), keep=partial(keep_results, file),
+        progress=_tell,
     )  # fmt: skip
     reports = (
         judged(attacks=["fgsm", "bim", "pgd", "mi-fgsm"], epsilons=EPSILONS, sources=sources, limit=IMAGES),
@@ -64,16 +69,18 @@ def write_once(file: Path, results: Sequence[Result]) -> None:
     write_results(file, list({r.fingerprint: r for r in results if r.fingerprint}.values()))
 
 
-def facts_of(weights: Path) -> dict[str, Any]:
-    """Of a purifier: how it was made, and its PSNR on the images that the attackers were given."""
+def facts_of(reference: str) -> dict[str, Any]:
+    """Of "comdefend:weights=...": how it was made, and its PSNR on the images that attackers were given."""
     images = load_data("cifar10")
     images = images.subset(images.pick(IMAGES, seed=0))
-    psnr = reconstruction(load_comdefend(str(weights)), images)
-    facts, _ = zoo.read(str(weights), kind="purifier")
+    purifier = load_purifier(reference, channels=images.channels)
+    assert isinstance(purifier, Purifier)
+    with drawn_from(0):
+        psnr = reconstruction(purifier, images)
+    facts, _ = zoo.read(reference.removeprefix("comdefend:weights=").partition(",")[0], kind="purifier")
     return {
-        "reference": f"comdefend:weights={weights}", "architecture": facts.architecture,
-        "recipe": facts.recipe, "psnr": psnr.psnr, "interval": psnr.interval, "images": psnr.images,
-        "seed": 0, **provenance.made(),
+        "reference": reference, "architecture": facts.architecture, "recipe": facts.recipe,
+        "psnr": psnr.psnr, "interval": psnr.interval, "images": psnr.images, "seed": 0, **provenance.made(),
     }  # fmt: skip
 
 

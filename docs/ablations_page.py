@@ -10,15 +10,16 @@ from comdefend.evaluation import read_results
 
 CHANGED = {
     "whole": "nothing",
-    "no-purifier": "no purifier, nor at the start: adversarial training, where gray-box is white-box",
-    "purifier-stays": "the purifier stays as it was; the classifier alone is trained",
+    "no-purifier": "no purifier: adversarial training goes on, where gray-box is white-box",
+    "no-noise": "no noise on the code: cut hard",
+    "half-noise": "half the noise on the code",
+    "more-noise": "half as much noise again",
+    "tuned": "the purifier is trained, too",
     "no-attack": "nothing is attacked in training",
     "gray-box": "the attacker of the training knows the classifier alone",
-    "gray-box-random": "so too, and he aims at random classes, on this and two other classifiers",
-    "half-attacked": "half of each batch is attacked",
-    "no-fidelity": "the purified image need not look like the clean one",
     "straight-through": "the code's gradient as if nothing had been cut (straight-through)",
-    "bits-1.5": "half the bits, from the start on",
+    "bits-1.5": "half the bits",
+    "bits-12": "four times the bits",
 }
 """By name, in the order of the table."""
 

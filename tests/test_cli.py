@@ -59,6 +59,15 @@ def test_purify_one_file(image_file: Writer, tmp_path: Path, tiny_weights: str) 
     assert read_picture(tmp_path / "b.png").pixels.shape == (1, 3, 9, 12)
 
 
+def test_purify_draws_what_nobody_can_know(image_file: Writer, tmp_path: Path, tiny_weights: str) -> None:
+    source, purified = image_file("a.png"), []
+    for name in ("b.png", "c.png"):
+        torch.manual_seed(0)
+        assert run("purify", source, "-o", tmp_path / name, "--purifier", f"{tiny_weights},noise=1000") == 0
+        purified.append((tmp_path / name).read_bytes())
+    assert purified[0] != purified[1]
+
+
 def test_purify_a_folder_with_a_corrupt_file_exits_with_1(
     image_file: Writer, tmp_path: Path, tiny_weights: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -91,7 +91,7 @@ def purify(
     """
     from comdefend.device import find_device
     from comdefend.image import LOSSY
-    from comdefend.purifiers import files, load_purifier
+    from comdefend.purifiers import files, is_random, load_purifier
 
     if json_ and output == files.STREAM:
         raise RequestError("--json and --output - would both write to standard output")
@@ -99,6 +99,10 @@ def purify(
     if any(job.format in LOSSY for job in jobs):
         screen.print("JPEG loses detail, and is a defence of its own: the result is both together.")
     module = load_purifier(purifier, dtype=dtype).to(find_device(device))
+    if is_random(module):
+        import torch
+
+        torch.seed()  # what a new process would draw is known to anybody
     with bar("purifying", json_) as progress:
         outcome = files.run(
             jobs,

@@ -24,6 +24,8 @@ class PurifierOptions:
     block: int = 1
     com_widths: tuple[int, ...] = COM_WIDTHS
     rec_widths: tuple[int, ...] = REC_WIDTHS
+    code_noise: float = 0.0
+    """Of the finished purifier; training has `phi`."""
     noise: float = 0.0
     """Up to so much of it (in units of 1/255, each value up or down, as much in the whole image) is put on
     what is compressed, while the clean image is asked for."""
@@ -41,6 +43,7 @@ class PurifierOptions:
             com_widths=self.com_widths,
             rec_widths=self.rec_widths,
             block=self.block,
+            code_noise=self.code_noise,
         )
 
     def problems(self) -> Iterator[str]:
