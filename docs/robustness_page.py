@@ -18,13 +18,13 @@ EVALUATIONS = {
     "cifar10-random": "CIFAR-10, classifier trained on clean images",
     "cifar10-purified": "CIFAR-10, classifier trained on purified images",
     "cifar10-adversarial": "CIFAR-10, adversarial training",
-    "cifar10-robust": "CIFAR-10, classifier and purifier trained together under attack",
+    "cifar10-robust": "CIFAR-10, the robust pair",
     "fashion-mnist": "Fashion-MNIST, classifier trained on clean images",
     "fashion-mnist-rivals": "Fashion-MNIST, classifier trained on clean images",
     "fashion-mnist-random": "Fashion-MNIST, classifier trained on clean images",
     "fashion-mnist-purified": "Fashion-MNIST, classifier trained on purified images",
     "fashion-mnist-adversarial": "Fashion-MNIST, adversarial training",
-    "fashion-mnist-robust": "Fashion-MNIST, classifier and purifier trained together under attack",
+    "fashion-mnist-robust": "Fashion-MNIST, the robust pair",
 }
 """Of benchmarks/robustness.py, with headings."""
 

@@ -243,9 +243,9 @@ def test_a_pixelcnn_learns_to_code_images_in_fewer_bits(data: str, tmp_path: Pat
 def test_a_purifier_of_blocks_is_guided_by_classifiers(tmp_path: Path) -> None:
     options = [
         "data=sample:cifar10", "purifier.block=2", "purifier.bits=12", "purifier.com_widths=[8]",
-        "purifier.rec_widths=[8]", "purifier.noise=12", "purifier.guides=[cifar10-resnet9-plain]",
-        "purifier.guidance=1", "crop=null", "batch=20", "steps=30", "interval=30", "validation_images=20",
-        "learning_rate=0.02", "warmup=0.1",
+        "purifier.rec_widths=[8]", "purifier.code_noise=5", "purifier.noise=12",
+        "purifier.guides=[cifar10-resnet9-plain]", "purifier.guidance=1", "crop=null", "batch=20",
+        "steps=30", "interval=30", "validation_images=20", "learning_rate=0.02", "warmup=0.1",
     ]  # fmt: skip
     facts = start(load_recipe("cifar10", options), output=tmp_path, device="cpu")
     assert facts is not None
@@ -254,6 +254,7 @@ def test_a_purifier_of_blocks_is_guided_by_classifiers(tmp_path: Path) -> None:
         rows = [row for row in csv.DictReader(file) if row["guidance"]]
     assert all(float(row["guidance"]) > 0 for row in rows)
     purifier = load_comdefend(str(tmp_path / "weights.safetensors"))
+    assert purifier.noise == 5
     assert purifier(torch.rand(1, 3, 7, 5)).shape == (1, 3, 7, 5)
 
 
