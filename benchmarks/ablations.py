@@ -34,7 +34,7 @@ ABLATIONS: dict[str, dict[str, str]] = {
     "no-purifier": {"pair.purifier": "none", "pair.attack_modes": "[]"},
     "no-noise": {"noise": "0"},
     "half-noise": {"noise": "30"},
-    "more-noise": {"noise": "90"},
+    "more-noise": {"noise": "80"},
     "tuned": {"pair.tuned": "true", "pair.fidelity": "30"},
     "no-attack": {"pair.attack": "none", "pair.attack_modes": "[]"},
     "gray-box": {"pair.knowledge": "gray-box", "pair.attack_modes": "[]"},

@@ -75,8 +75,11 @@ def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet, run: 
     of a hundred images and the one that adds most to it: a whole evaluation is benchmarks/robustness.py.
     """
     paired, reference = known.recipe.get("trains") == "pair", known.purifier
+    stem = known.name.rpartition("-")[0]
     if (run / PURIFIER).is_file():
         reference = f"comdefend:weights={run / PURIFIER}"
+    elif paired and stem in zoo.names("purifier"):  # as it ships, whatever noise training had
+        reference = f"comdefend:weights={stem}"
     purifier = load_purifier(reference, channels=data.channels, data=known.data, dtype=fast_dtype("cpu"))
 
     def logits(images: Tensor, _: Tensor) -> Tensor:
