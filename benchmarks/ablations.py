@@ -28,6 +28,8 @@ RUNS = Path("runs/ablations")
 
 RECIPE = "cifar10-robust-resnet9"
 PURIFIER = "cifar10-robust"
+NOISE = load_recipe(RECIPE).pair.purifier.rpartition("noise=")[2]
+"""On the code, where it is not what an ablation changes: that of the training, not that in use."""
 
 ABLATIONS: dict[str, dict[str, str]] = {
     "whole": {},
@@ -56,7 +58,8 @@ def recipe_of(name: str) -> Recipe:
     settings = [f"{key}={value}" for key, value in ABLATIONS[name].items() if key.startswith("pair.")]
     own, noise = purifier_of(name), ABLATIONS[name].get("noise")
     if own is not None:
-        settings.append(f"pair.purifier=comdefend:weights={run_folder(own, RUNS / 'purifier') / WEIGHTS}")
+        weights = run_folder(own, RUNS / "purifier") / WEIGHTS
+        settings.append(f"pair.purifier=comdefend:weights={weights},noise={NOISE}")
     elif noise is not None:
         settings.append(f"pair.purifier=comdefend:weights={PURIFIER},noise={noise}")
     return load_recipe(RECIPE, ["epochs=1", *settings])

@@ -103,12 +103,13 @@ EVALUATIONS = {
     # What is trained under attacks on itself is attacked through others as well.
     "cifar10-robust": Evaluation(
         "cifar10", "cifar10-robust-resnet9", ("comdefend:weights=cifar10-robust",), 8, MORE,
-        sources=("cifar10-resnet9-plain", "cifar10-resnet9-bim", THIRD_PARTY),
+        sources=("cifar10-resnet9-plain", weights_of("cifar10-resnet9-adversarial"), THIRD_PARTY),
     ),
     **_of("fashion-mnist", 25),
     "fashion-mnist-robust": Evaluation(
         "fashion-mnist", "fashion-mnist-robust-resnet9", ("comdefend:weights=fashion-mnist-robust",), 25,
-        MORE, sources=("fashion-mnist-resnet9-plain", "fashion-mnist-resnet9-bim"),
+        MORE,
+        sources=("fashion-mnist-resnet9-plain", weights_of("fashion-mnist-resnet9-adversarial")),
     ),
 }  # fmt: skip
 

@@ -3,7 +3,9 @@
     python benchmarks/ship.py runs/cifar10 runs/cifar10-resnet9 ...
 
 Each folder is a finished run of `comdefend train`, which leaves weights in half precision: the scores
-are those of what ships. Where classifier and purifier were trained together, both ship.
+are those of what ships. Where classifier and purifier were trained together, both ship; a classifier that
+was trained behind a purifier which stayed as it was is judged behind the one of its name that has shipped, so
+that one comes first.
 """
 
 import json
@@ -78,7 +80,7 @@ def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet, run: 
     stem = known.name.rpartition("-")[0]
     if (run / PURIFIER).is_file():
         reference = f"comdefend:weights={run / PURIFIER}"
-    elif paired and stem in zoo.names("purifier"):  # as it ships, whatever noise training had
+    elif paired and reference != "none":  # as it ships, whatever noise training had
         reference = f"comdefend:weights={stem}"
     purifier = load_purifier(reference, channels=data.channels, data=known.data, dtype=fast_dtype("cpu"))
 

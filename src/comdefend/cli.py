@@ -87,7 +87,8 @@ def purify(
 ) -> None:
     """Purify image files of any size: PNG, JPEG, WebP, TIFF, BMP.
 
-    The EXIF orientation is applied, alpha and colour profile are kept, other metadata is dropped.
+    The EXIF orientation is applied, alpha and colour profile are kept, other metadata is dropped. A random
+    purifier draws anew in each run.
     """
     from comdefend.device import find_device
     from comdefend.image import LOSSY
@@ -102,7 +103,7 @@ def purify(
     if is_random(module):
         import torch
 
-        torch.seed()  # what a new process would draw is known to anybody
+        torch.seed()  # by default torch draws the same in each process, which an attacker can do, too
     with bar("purifying", json_) as progress:
         outcome = files.run(
             jobs,

@@ -46,8 +46,8 @@ class ComDefendConfig:
     released Fashion-MNIST networks are a little wider). `block`: side of the square of pixels that
     shares one code of `bits` bits; the paper's is 1. Its pixels are folded into channels, so all
     layers run on an image that is smaller by this factor in height and width. `code_noise`: standard
-    deviation of noise on the logits that `ComDefendPurifier` adds to weights which were trained for it; the
-    paper has none outside training.
+    deviation of noise on the logits that `ComDefendPurifier` leaves in use, whatever training had; the paper
+    has none outside training.
     """
 
     image_channels: int = 3

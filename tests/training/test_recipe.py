@@ -92,3 +92,8 @@ def test_a_pair_without_modes_of_its_own_is_the_run_that_it_was() -> None:
     pair = load_recipe("cifar10-resnet9-adversarial").to_dict()["pair"]
     assert "attack_modes" not in pair
     assert load_recipe("cifar10-robust-resnet9").to_dict()["pair"]["attack_modes"]
+
+
+def test_a_purifier_without_noise_of_its_own_is_the_run_that_it_was() -> None:
+    assert "code_noise" not in load_recipe("cifar10").to_dict()["purifier"]
+    assert load_recipe("cifar10-robust").to_dict()["purifier"]["code_noise"] > 0

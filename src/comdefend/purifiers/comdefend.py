@@ -42,7 +42,7 @@ class ComDefendPurifier(Purifier):
     `pixels_at_once` bounds how many go through the networks together; a 256-channel float32 map of
     them takes a kilobyte each. `dtype`: what the networks compute in; bfloat16 is faster
     where the processor has it and changes a few bits of the code. `noise`: standard deviation of noise on
-    the logits, by default what the weights were trained for; above 0 two calls differ. `order`, `noise`, and
+    the logits, by default what comes with the weights; above 0 two calls differ. `order`, `noise`, and
     `halo=0` with `tile=32` can follow the authors' released pipeline. `origin` says where the weights came
     from.
     """

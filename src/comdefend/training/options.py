@@ -25,7 +25,7 @@ class PurifierOptions:
     com_widths: tuple[int, ...] = COM_WIDTHS
     rec_widths: tuple[int, ...] = REC_WIDTHS
     code_noise: float = 0.0
-    """Of the finished purifier; training has `phi`."""
+    """Noise on the logits of the finished purifier, in use; its training has `phi`."""
     noise: float = 0.0
     """Up to so much of it (in units of 1/255, each value up or down, as much in the whole image) is put on
     what is compressed, while the clean image is asked for."""

@@ -120,6 +120,8 @@ class Recipe:
             del settings["pair"]
         elif not self.pair.attack_modes:
             del settings["pair"]["attack_modes"]
+        if not self.purifier.code_noise:
+            del settings["purifier"]["code_noise"]
         return settings
 
 
