@@ -112,6 +112,13 @@ def test_the_ablations_of_the_benchmark_are_those_of_the_page(monkeypatch: pytes
     assert list(benchmark.ABLATIONS) == list(load("ablations_page", monkeypatch).CHANGED)
     recipes = {name: benchmark.recipe_of(name) for name in benchmark.ABLATIONS}
     assert len({str(recipe.to_dict()) for recipe in recipes.values()}) == len(recipes)
+    noise = {
+        name: recipe.pair.purifier.partition(",noise=")[2]
+        for name, recipe in recipes.items()
+        if recipe.pair.purifier != "none"
+    }
+    assert {value == noise["whole"] for name, value in noise.items() if "noise" not in name} == {True}
+    assert {value == noise["whole"] for name, value in noise.items() if "noise" in name} == {False}
 
 
 def test_an_evaluations_page_names_the_checks_that_fail(
