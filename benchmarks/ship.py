@@ -43,7 +43,7 @@ ATTACKED, ATTACKED_IF_RANDOM = 1000, 300
 DRAWS = 5
 """Of a random purifier, for each gradient (EOT)."""
 
-SAMPLED = 60
+SAMPLED, SAMPLED_IF_RANDOM = 60, 20
 EPSILONS = {"cifar10": 8, "fashion-mnist": 25}
 """What a pair is judged at, in 1/255, whatever it was trained against."""
 
@@ -127,7 +127,8 @@ def on_sample(
     """How many of a few images of the shipped sample a pair gets right, clean and under PGD, computed in
     float32: what a test can count again within a minute.
     """
-    settings = {"attacks": ["pgd"], "modes": modes, "limit": SAMPLED, "draws": DRAWS, "seed": 0}
+    limit = SAMPLED_IF_RANDOM if is_random(purifier) else SAMPLED
+    settings = {"attacks": ["pgd"], "modes": modes, "limit": limit, "draws": DRAWS, "seed": 0}
     results = evaluate(
         network, {"pair": purifier}, data=f"sample:{data}", epsilons=epsilon / 255, protocols=["fixed"],
         knowledge=["gray-box", "white-box"], checks=False, examples=0, **settings,  # type: ignore[arg-type]
