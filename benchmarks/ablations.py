@@ -4,8 +4,8 @@
 
 Each is the recipe `cifar10-robust-resnet9` shortened to one epoch, with one thing changed, attacked as the
 points of frontier.py are. Kept as it goes, in runs/ablations/ and in the results: interrupted, the same
-command goes on. Needs runs/cifar10-resnet9-adversarial and the shared classifiers (COMDEFEND_SHARED).
-Half an hour each with one thread.
+command goes on. Needs runs/cifar10-robust, runs/cifar10-resnet9-adversarial and the shared classifiers
+(COMDEFEND_SHARED). Half an hour each with one thread.
 """
 
 import json
@@ -28,8 +28,8 @@ RUNS = Path("runs/ablations")
 
 RECIPE = "cifar10-robust-resnet9"
 PURIFIER = "cifar10-robust"
-NOISE = load_recipe(RECIPE).pair.purifier.rpartition("noise=")[2]
-"""On the code, where it is not what an ablation changes: that of the training, not that in use."""
+BEHIND, _, NOISE = load_recipe(RECIPE).pair.purifier.rpartition(",noise=")
+"""The purifier, and the noise on its code: that of the training, not that in use."""
 
 ABLATIONS: dict[str, dict[str, str]] = {
     "whole": {},
@@ -48,7 +48,7 @@ ABLATIONS: dict[str, dict[str, str]] = {
 
 
 def purifier_of(name: str) -> Recipe | None:
-    """The training of an ablation's purifier, where it is not the one that ships."""
+    """The training of an ablation's purifier, where it is another."""
     bits = ABLATIONS[name].get("bits")
     return None if bits is None else load_recipe(PURIFIER, [f"purifier.bits={bits}"])
 
@@ -56,13 +56,10 @@ def purifier_of(name: str) -> Recipe | None:
 def recipe_of(name: str) -> Recipe:
     """The training of an ablation; it trains nothing."""
     settings = [f"{key}={value}" for key, value in ABLATIONS[name].items() if key.startswith("pair.")]
-    own, noise = purifier_of(name), ABLATIONS[name].get("noise")
-    if own is not None:
-        weights = run_folder(own, RUNS / "purifier") / WEIGHTS
-        settings.append(f"pair.purifier=comdefend:weights={weights},noise={NOISE}")
-    elif noise is not None:
-        settings.append(f"pair.purifier=comdefend:weights={PURIFIER},noise={noise}")
-    return load_recipe(RECIPE, ["epochs=1", *settings])
+    own = purifier_of(name)
+    behind = BEHIND if own is None else f"comdefend:weights={run_folder(own, RUNS / 'purifier') / WEIGHTS}"
+    noise = ABLATIONS[name].get("noise", NOISE)
+    return load_recipe(RECIPE, ["epochs=1", f"pair.purifier={behind},noise={noise}", *settings])
 
 
 def measure(name: str) -> None:

@@ -21,7 +21,7 @@ from comdefend.evaluation import kept_results
 from comdefend.evaluation.report import PARTS
 
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import ROOT, THIRD_PARTY, official
+from measure import DRAWS, ROOT, THIRD_PARTY, official
 
 RESULTS = ROOT / "docs" / "results" / "robustness"
 
@@ -54,9 +54,8 @@ class Evaluation:
         chosen = {
             "classifier": weights_of(self.classifier), "data": self.kind, "attacks": self.attacks,
             "epsilons": str(self.epsilon), "knowledge": self.knowledge, "limit": "1000",
-            # bfloat16 is checked against float32 by the evaluation itself. Few draws: the check of more
-            # draws tells whether they are enough.
-            "dtype": begun_in(output) or fast_dtype("cpu"), "draws": "5", "examples": "4",
+            # bfloat16 is checked against float32 by the evaluation itself.
+            "dtype": begun_in(output) or fast_dtype("cpu"), "draws": str(DRAWS), "examples": "4",
             "output": str(output),
         }  # fmt: skip
         words = ["evaluate", "--resume"]

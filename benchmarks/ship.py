@@ -34,15 +34,12 @@ from comdefend.seeding import drawn_from
 from comdefend.zoo import Kind
 
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import THIRD_PARTY
+from measure import DRAWS, THIRD_PARTY
 
 WEIGHTS = Path(zoo.__file__).parent / "weights"
 PURIFIER = "purifier.safetensors"
 BATCH = 250
 ATTACKED, ATTACKED_IF_RANDOM = 1000, 300
-DRAWS = 5
-"""Of a random purifier, for each gradient (EOT)."""
-
 SAMPLED, SAMPLED_IF_RANDOM = 60, 20
 EPSILONS = {"cifar10": 8, "fashion-mnist": 25}
 """What a pair is judged at, in 1/255, whatever it was trained against."""
@@ -77,11 +74,10 @@ def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet, run: 
     of a hundred images and the one that adds most to it: a whole evaluation is benchmarks/robustness.py.
     """
     paired, reference = known.recipe.get("trains") == "pair", known.purifier
-    stem = known.name.rpartition("-")[0]
     if (run / PURIFIER).is_file():
         reference = f"comdefend:weights={run / PURIFIER}"
     elif paired and reference != "none":  # as it ships, whatever noise training had
-        reference = f"comdefend:weights={stem}"
+        reference = f"comdefend:weights={known.name.rpartition('-')[0]}"
     purifier = load_purifier(reference, channels=data.channels, data=known.data, dtype=fast_dtype("cpu"))
 
     def logits(images: Tensor, _: Tensor) -> Tensor:

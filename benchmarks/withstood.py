@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from measure import DRAWS
+
 from comdefend import provenance, zoo
 from comdefend.data import load_data
 from comdefend.evaluation import Result, evaluate, keep_results, kept_results, write_results
@@ -17,9 +19,6 @@ from comdefend.training import Recipe
 
 IMAGES, FEW_IMAGES = 300, 100
 """For attackers who do not know the purifier, and for those who do (and for fifty steps)."""
-
-DRAWS = 5
-"""Of a random purifier, for each gradient (EOT)."""
 
 EPSILONS = tuple(e / 255 for e in (2, 4, 8, 16))
 
