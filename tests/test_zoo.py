@@ -117,6 +117,7 @@ def test_shipped_weights_are_the_recorded_ones_and_say_how_they_were_made(name: 
     read, _ = zoo.read(name, kind=facts.kind)
     assert (read.name, read.architecture) == (facts.name, facts.architecture)
     assert facts.recipe["data"] == facts.data
+    assert "recipe" in facts.made
     assert facts.scores
 
 
