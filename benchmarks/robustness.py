@@ -6,7 +6,7 @@ Each is one `comdefend evaluate`; interrupted, it goes on where it was, also in 
 of it is kept in its folder's parts.json, which is committed until the evaluation is whole, and says what the
 rest is computed in (a machine without bfloat16 is slow then; without the file the evaluation begins anew).
 Needs the shared data and the authors' weights (COMDEFEND_SHARED), and, where a classifier's weights do not
-ship, what `comdefend train RECIPE` leaves. Hours on two cores.
+ship, what `comdefend train RECIPE` leaves. Hours on two cores; COMDEFEND_DEVICE=cuda makes minutes of them.
 """
 
 import os
@@ -21,7 +21,7 @@ from comdefend.evaluation import kept_results
 from comdefend.evaluation.report import PARTS
 
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import DRAWS, ROOT, THIRD_PARTY, official
+from measure import DEVICE, DRAWS, ROOT, THIRD_PARTY, official
 
 RESULTS = ROOT / "docs" / "results" / "robustness"
 
@@ -29,6 +29,9 @@ RIVALS = ("jpeg", "feature-squeezing")
 
 RANDOM = ("resize-pad",)
 """By themselves: each gradient and each verdict takes many draws."""
+
+LARGE = 500
+"""Images at a time on a GPU, which a hundred small ones do not fill."""
 
 # PGD converges more slowly under L2. Square takes 2,000 queries instead of 5,000: through ComDefend each is
 # a hundredth of a second and more.
@@ -55,9 +58,11 @@ class Evaluation:
             "classifier": weights_of(self.classifier), "data": self.kind, "attacks": self.attacks,
             "epsilons": str(self.epsilon), "knowledge": self.knowledge, "limit": "1000",
             # bfloat16 is checked against float32 by the evaluation itself.
-            "dtype": begun_in(output) or fast_dtype("cpu"), "draws": str(DRAWS), "examples": "4",
-            "output": str(output),
+            "dtype": begun_in(output) or fast_dtype(DEVICE), "draws": str(DRAWS), "examples": "4",
+            "device": DEVICE, "output": str(output),
         }  # fmt: skip
+        if DEVICE != "cpu":
+            chosen["batch"] = str(LARGE)
         words = ["evaluate", "--resume"]
         for key, value in chosen.items():
             words += [f"--{key}", value]

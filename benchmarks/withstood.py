@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from measure import DRAWS
+from measure import DEVICE, DRAWS
 
 from comdefend import provenance, zoo
 from comdefend.data import load_data
@@ -43,7 +43,7 @@ def run_missing(names: Sequence[str], measure: Callable[[str], None], done: Call
 
 def trained(recipe: Recipe, stem: Path) -> Path:
     """Weights of a recipe: there already, gone on with, or trained now."""
-    return weights_in(run_folder(recipe, stem), recipe, device="cpu")
+    return weights_in(run_folder(recipe, stem), recipe, device=DEVICE)
 
 
 def withstood(network: str, purifier: str, *, sources: Sequence[str], file: Path) -> list[Result]:
@@ -53,7 +53,7 @@ def withstood(network: str, purifier: str, *, sources: Sequence[str], file: Path
     judged = partial(
         evaluate, network, [] if purifier == "none" else purifier, data="cifar10", protocols=["fixed"],
         examples=0, checks=False, draws=DRAWS, known=kept_results(file), keep=partial(keep_results, file),
-        progress=_tell,
+        progress=_tell, device=DEVICE,
     )  # fmt: skip
     reports = (
         judged(attacks=["fgsm", "bim", "pgd", "mi-fgsm"], epsilons=EPSILONS, sources=sources, limit=IMAGES),

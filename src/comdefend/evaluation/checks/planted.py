@@ -60,7 +60,9 @@ def plant(view: AdaptiveView, layer: nn.Module | None, image: Tensor, epsilon: f
     # The shortest weights that fit: least squares, scaled so that no feature counts for its size.
     scale = features.std(0).clamp_min(1e-6)
     scale[-1] = 1.0
-    head.weights = torch.linalg.lstsq(features / scale, wanted, driver="gelsd").solution / scale
+    # On the processor: of the driver that copes with dependent features GPUs have none.
+    system, wished = (features / scale).cpu(), wanted.cpu()
+    head.weights = torch.linalg.lstsq(system, wished, driver="gelsd").solution.to(image.device) / scale
     # Nearly as high as the planted one, so that a gradient which points anywhere near does not do.
     scores = features @ head.weights
     head.weights[-1] -= PLANTED_SHARE * scores[-1]
