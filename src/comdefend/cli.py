@@ -215,7 +215,8 @@ def evaluate(
     from comdefend.device import keep_freed_memory
     from comdefend.evaluation import evaluate as run_evaluation
     from comdefend.evaluation import keep_results, write_results
-    from comdefend.evaluation.report import PARTS, earlier, write_report
+    from comdefend.evaluation.checks import keep_checks
+    from comdefend.evaluation.report import CHECK_PARTS, PARTS, earlier, write_report
 
     check_extra("evaluate", *_EVALUATING, feature="an evaluation")
     keep_freed_memory()
@@ -225,7 +226,7 @@ def evaluate(
     budgets = [_epsilon(text) for text in _list("epsilons", epsilons)]
     names, protocols = _list("attacks", attacks), _list("protocol", protocol)
     with output_folder(output):
-        kept = earlier(output, resume=resume, overwrite=overwrite)
+        kept, kept_checks = earlier(output, resume=resume, overwrite=overwrite)
         with bar("evaluating", json_) as progress:
             report = run_evaluation(
                 classifier,
@@ -242,6 +243,8 @@ def evaluate(
                 l2_epsilons=[_number("l2-epsilons", text) for text in _list("l2-epsilons", l2_epsilons)],
                 checks=checks,
                 known=kept,
+                known_checks=kept_checks,
+                keep_checks=partial(keep_checks, output / CHECK_PARTS),
                 keep=partial(keep_results if resume else write_results, output / PARTS),
                 limit=limit,
                 batch=batch,

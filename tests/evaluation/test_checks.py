@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 
 from comdefend.cli import main
 from comdefend.data import ImageSet
-from comdefend.evaluation import evaluate
-from comdefend.evaluation.checks import Check, Probe
+from comdefend.errors import RequestError
+from comdefend.evaluation import Report, evaluate
+from comdefend.evaluation.checks import Check, Probe, keep_checks, read_checks
 from comdefend.evaluation.checks.attackers import black_box, slow
 from comdefend.evaluation.checks.gradients import modes, saturated
 from comdefend.evaluation.checks.planted import plant
@@ -500,3 +502,52 @@ def test_strict_fails_where_the_gradient_is_hidden(
     assert not (tmp_path / "r" / "checks.json").exists()
     assert "Not checked" in (tmp_path / "r" / "report.html").read_text()
     assert not (tmp_path / "r" / "curves.png").exists()
+
+
+def test_checks_that_were_made_are_not_made_again(classifier: nn.Module, sample: ImageSet) -> None:
+    """Of an evaluation that goes on later: as long as what they are about is the same."""
+    made: list[Check] = []
+    told: list[str] = []
+
+    def judged(defence: nn.Module, **known: Any) -> Report:
+        told.clear()
+        return evaluate(
+            classifier, {"own": defence}, data=sample, limit=6, attacks=["pgd:steps=3"], checks=True,
+            knowledge=["white-box"], examples=0, progress=lambda _, __, text: told.append(text), **known,
+        )  # fmt: skip
+
+    def made_again() -> set[str]:
+        return {text for text in told if "check" in text}
+
+    first = judged(ComDefendPurifier(tiny_model()), keep_checks=made.extend)
+    everything = made_again()
+    assert made == first.checks
+    again = judged(ComDefendPurifier(tiny_model()), known=first.results, known_checks=made)
+    assert again.checks == first.checks
+    nothing_to_say = made_again()
+    assert len(everything - nothing_to_say) >= len(ALWAYS) - 1
+    lost = [line for line in made if line.name != "other budgets"]
+    some = judged(ComDefendPurifier(tiny_model()), known=first.results, known_checks=lost)
+    assert some.checks == first.checks
+    assert made_again() - nothing_to_say == {"check of own: budgets"}
+    judged(Averaging(), known=first.results, known_checks=made)
+    assert everything <= made_again()
+
+
+def test_checks_are_kept_beside_others(tmp_path: Path) -> None:
+    file = tmp_path / "parts.json"
+    assert read_checks(file) == []
+    one = Check("a", "one", "pass", "1", "fine", curve=((0.1, 0.5), (0.2, 0.25)), images=4, fingerprint="1")
+    two = Check("a", "two", "fail", "2", "bad", fingerprint="2")
+    keep_checks(file, [one])
+    keep_checks(file, [two])
+    keep_checks(file, [two])
+    assert read_checks(file) == [one, two]
+
+
+@pytest.mark.parametrize("content", ["", "1", "[1]", '[{"defence": "a"}]', '[{"curve": 1}]'])
+def test_files_that_hold_no_checks_are_refused(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "checks.json"
+    file.write_text(content)
+    with pytest.raises(RequestError, match=r"checks\.json"):
+        read_checks(file)

@@ -73,7 +73,9 @@ def evaluate(
     checks: bool = True,
     classifier_name: str | None = None,
     known: Sequence[Result] = (),
+    known_checks: Sequence[Check] = (),
     keep: Callable[[Sequence[Result]], None] | None = None,
+    keep_checks: Callable[[Sequence[Check]], None] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Accuracy of a classifier without and with defences, clean and under attack.
@@ -103,8 +105,9 @@ def evaluate(
     - `examples`: how many images each picture shows; without `clean` only attacks are run, for callers that
       have measured the rest; without `checks` a white-box evaluation is not checked (`evaluation.checks`).
     - `classifier_name`: instead of its reference or type.
-    - `known`: results that are taken as they are where their fingerprint says that nothing they depend on
-      changed; `keep` is given all results so far after each situation, and `progress` what is under way.
+    - `known` and `known_checks`: results and checks that are taken as they are where their fingerprint says
+      that nothing they depend on changed; `keep` is given all results so far after each situation,
+      `keep_checks` the lines of each check that was made, and `progress` what is under way.
 
     Raises `RequestError` where classifier, data and request do not fit, before any work, and `WorkError`
     where somebody's code fails or gives no numbers on the way.
@@ -159,7 +162,8 @@ def evaluate(
         results = run.results
         if not request.gray_box_only and clean:
             results = [*results, *worst_cases(results)]
-        found = _checked(run, request) if checks and clean and "white-box" in request.knowledge else []
+        checked = checks and clean and "white-box" in request.knowledge
+        found = _checked(run, request, known_checks, keep_checks) if checked else []
         pictures = run.pictures()
     if run.known and not run.reused:
         notes = ["Nothing of what was kept fits these settings: all was run anew.", *notes]
@@ -245,13 +249,18 @@ def _attack_all(
     return notes
 
 
-def _checked(run: Run, request: Request) -> list[Check]:
+def _checked(
+    run: Run,
+    request: Request,
+    known: Sequence[Check],
+    keep: Callable[[Sequence[Check]], None] | None,
+) -> list[Check]:
     """What the checks say of each defence, or of the bare classifier where there is none."""
     found: list[Check] = []
     for defence in [d for d in run.judge.defences if d != "none"] or ["none"]:
         for norm, epsilon in request.checked_at().items():
             probe = Probe(run.judge, defence, run.results, norm=norm, epsilon=epsilon, draws=request.draws)
-            found += all_checks(probe, run.tell)
+            found += all_checks(probe, run.tell, known=known, keep=keep)
     return found
 
 

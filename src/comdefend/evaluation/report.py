@@ -3,13 +3,11 @@
 import html
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from comdefend.atomic import write_json
 from comdefend.errors import RequestError
-from comdefend.evaluation.checks import Check, made_at
+from comdefend.evaluation.checks import Check, made_at, read_checks, write_checks
 from comdefend.evaluation.evaluate import Report
 from comdefend.evaluation.plots import accuracy_plot, as_data_uri, as_png, curve_plot, example_plot
 from comdefend.evaluation.results import Result, read_results, write_results
@@ -29,6 +27,7 @@ from comdefend.evaluation.worst_case import WORST
 
 RESULTS = "results.json"
 CHECKS = "checks.json"
+CHECK_PARTS = "checks-parts.json"
 PARTS = "parts.json"
 """Results of an evaluation that is under way, for resuming it."""
 
@@ -54,9 +53,9 @@ footer { color: #666; font-size: .85rem; margin-top: 2rem; }
 """
 
 
-def earlier(folder: Path, *, resume: bool, overwrite: bool) -> list[Result]:
-    """What a folder holds of an evaluation to go on with. Raises `RequestError` where it holds one and nobody
-    said whether to go on with it (`resume`) or to begin anew (`overwrite`).
+def earlier(folder: Path, *, resume: bool, overwrite: bool) -> tuple[list[Result], list[Check]]:
+    """What a folder holds of an evaluation to go on with: results and checks. Raises `RequestError` where it
+    holds one and nobody said whether to go on with it (`resume`) or to begin anew (`overwrite`).
     """
     if resume and overwrite:
         raise RequestError(
@@ -67,7 +66,10 @@ def earlier(folder: Path, *, resume: bool, overwrite: bool) -> list[Result]:
         raise RequestError(
             f"output {str(folder)!r} holds an evaluation: --resume goes on with it, --overwrite begins anew"
         )
-    return [result for path in held for result in read_results(path)] if resume else []
+    if not resume:
+        return [], []
+    checks = [check for name in (CHECK_PARTS, CHECKS) for check in read_checks(folder / name)]
+    return [result for path in held for result in read_results(path)], checks
 
 
 def write_report(report: Report, folder: Path, *, command: str = "") -> dict[str, Path]:
@@ -80,6 +82,7 @@ def write_report(report: Report, folder: Path, *, command: str = "") -> dict[str
     # What an earlier evaluation left, and this one may not have.
     for stale in (
         PARTS,
+        CHECK_PARTS,
         CHECKS,
         "accuracy.png",
         "curves.png",
@@ -88,7 +91,7 @@ def write_report(report: Report, folder: Path, *, command: str = "") -> dict[str
         (folder / stale).unlink(missing_ok=True)
     if report.checks:
         paths["checks"] = folder / CHECKS
-        write_json(paths["checks"], [asdict(check) for check in report.checks])
+        write_checks(paths["checks"], report.checks)
     pictures = []
     if any(result.protocol for result in report.results):
         plot = as_png(accuracy_plot(report.results))

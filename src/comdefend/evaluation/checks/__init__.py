@@ -5,16 +5,18 @@ evaluating adversarial robustness", 2019; Tramer et al., "On adaptive attacks to
 defenses", 2020.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 
 from comdefend.evaluation.checks import attackers, gradients, randomness, record
+from comdefend.evaluation.checks.files import keep_checks, read_checks, write_checks
 from comdefend.evaluation.checks.probe import Check, Probe, made_at
 from comdefend.purifiers import ComDefendPurifier
 from comdefend.seeding import drawn_from
 
-__all__ = ["Check", "Probe", "all_checks", "made_at"]
+__all__ = ["Check", "Probe", "all_checks", "keep_checks", "made_at", "read_checks", "write_checks"]
 
 ALL = (
     record.clean_accuracy, record.images, gradients.gradients, gradients.reported, gradients.modes,
@@ -34,14 +36,29 @@ OF_EACH_NORM = (
 OF_RANDOM_ONES = (randomness.expectation, randomness.frozen, randomness.redrawn)
 
 
-def all_checks(probe: Probe, step: Callable[[str], None] | None = None) -> list[Check]:
-    """Every check that applies, in the order of the report. `step` is told the next one's name."""
+def all_checks(
+    probe: Probe,
+    step: Callable[[str], None] | None = None,
+    *,
+    known: Sequence[Check] = (),
+    keep: Callable[[Sequence[Check]], None] | None = None,
+) -> list[Check]:
+    """Every check that applies, in the order of the report. `step` is told the next one's name. Those in
+    `known` are taken as they are where nothing that they depend on changed; `keep` is given the lines of
+    each of the others.
+    """
     found = []
     for check in _that_apply(probe):
-        if step:
-            step(f"check of {probe.name}: {check.__name__.replace('_', ' ')}")
-        with drawn_from(probe.judge.seed):  # each has the same random numbers, whatever ran before it
-            found += list(check(probe))
+        mark = probe.fingerprint(check.__name__)
+        lines = [line for line in known if line.fingerprint == mark]
+        if not lines:
+            if step:
+                step(f"check of {probe.name}: {check.__name__.replace('_', ' ')}")
+            with drawn_from(probe.judge.seed):  # each has the same random numbers, whatever ran before it
+                lines = [replace(line, fingerprint=mark) for line in check(probe)]
+            if keep:
+                keep(lines)
+        found += lines
     return found
 
 

@@ -1,7 +1,7 @@
 """What checks measure with: attacks of their own on one defence, and the results of the evaluation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from comdefend.attacks import PGD, PGDL2, Attack, Norm
 from comdefend.attacks.adaptive import ESTIMATED, AdaptiveView
+from comdefend.evaluation.fingerprint import fingerprint
 from comdefend.evaluation.judge import Judge, Situation
 from comdefend.evaluation.results import Result, ThreatModel
 from comdefend.evaluation.situations import SURE
@@ -26,6 +27,9 @@ _USUAL = {"steps": STEPS, "step": 0.125}
 
 NOBODY = "no image withstood, so there is nothing to test"
 
+VERSION = 1
+"""Raised when a change of a check changes what it finds."""
+
 L2 = " (L2)"
 """How the name of a check under that norm ends; the others are under L-infinity or of no norm."""
 
@@ -40,7 +44,8 @@ class Check:
     """One line of the report: what was looked at for which defence, what was found, what it means.
 
     `curve`: where budgets were varied, (epsilon as a fraction, accuracy) on `images` images. `budget`:
-    what it was made at, for people ("8/255 linf").
+    what it was made at, for people ("8/255 linf"). `fingerprint`: a hash of all that the line depends on, the
+    same for all lines of one check, where someone keeps them to not make them again.
     """
 
     defence: str
@@ -51,6 +56,7 @@ class Check:
     curve: Curve = ()
     images: int = 0
     budget: str = ""
+    fingerprint: str = ""
 
 
 def made_at(checks: Sequence[Check]) -> str:
@@ -119,6 +125,19 @@ class Probe:
         self.known: dict[tuple[object, ...], Tensor] = {}
         images = [(i, t) for _, i, t in judge.batches(self.sizes.images)]
         self.images, self.labels = (torch.cat(part) for part in zip(*images, strict=True))
+
+    def fingerprint(self, check: str) -> str:
+        """Of all that the check of that name depends on: what was measured, and on what."""
+        measured = [
+            (r.fingerprint, r.right, r.rounded_right, r.flags)
+            for results in (self.results, self.bare) for r in results
+        ]  # fmt: skip
+        return fingerprint(
+            {
+                "check": [check, VERSION], "defence": [self.name, self.draws], "sizes": asdict(self.sizes),
+                "budget": [self.norm, self.epsilon], "results": measured,
+            }
+        )  # fmt: skip
 
     @property
     def clean(self) -> Result:
