@@ -30,9 +30,15 @@ def decibel(entry: dict[str, Any]) -> str:
 def origin(*made: Mapping[str, Any]) -> str:
     """Where the numbers of a table come from: of several measurements all that differs is named."""
     seeds, commits = _each(m["seed"] for m in made), _each(m["commit"] for m in made)
-    cores = _each(f"{m['hardware']['cores']} cores ({m['hardware']['processor']})" for m in made)
+    machines = _each(_machine(m["hardware"]) for m in made)
     torch = _each(m["software"]["torch"] for m in made)
-    return f"<sub>seed {seeds}, commit {commits}, {cores}, torch {torch}</sub>"
+    return f"<sub>seed {seeds}, commit {commits}, {machines}, torch {torch}</sub>"
+
+
+def _machine(hardware: Mapping[str, Any]) -> str:
+    """The GPU where there is one, and the processor."""
+    cores = f"{hardware['cores']} cores ({hardware['processor']})"
+    return f"{hardware['gpu']}, {cores}" if "gpu" in hardware else cores
 
 
 def _each(values: Iterable[Any]) -> str:

@@ -51,9 +51,9 @@ def everything(classifier: str, defence: str) -> list[Result]:
 
 def test_numbers_of_several_machines_name_each(monkeypatch: pytest.MonkeyPatch) -> None:
     page = load("pages", monkeypatch)
-    other = {**MADE, "commit": "def", "hardware": {"processor": "q", "cores": 4}}
+    other = {**MADE, "commit": "def", "hardware": {"processor": "q", "cores": 4, "gpu": "G"}}
     found = page.origin(MADE, other, MADE)
-    assert found == "<sub>seed 0, commit abc, def, 2 cores (p), 4 cores (q), torch 2</sub>"
+    assert found == "<sub>seed 0, commit abc, def, 2 cores (p), G, 4 cores (q), torch 2</sub>"
 
 
 def test_the_frontier_has_a_line_and_marks_for_each_point(
