@@ -28,6 +28,8 @@ def test_what_is_kept_is_not_run_again(sample: ImageSet, tmp_path: Path) -> None
     repeated = run(read_results(file), again)
     assert set(again) == {"done"} != set(first)
     assert [r.correct for r in repeated.results] == [r.correct for r in report.results]
+    elsewhere = [replace(r, device="cuda") for r in read_results(file)]
+    assert {r.device for r in run(elsewhere, again).results} == {"cuda"}
     other: list[str] = []
     run(read_results(file), other, epsilons=[4 / 255])
     assert any("fgsm" in title for title in other)

@@ -43,7 +43,8 @@ class Run:
         self.done = self.total = 0
         self.reused = False
         self.common = {
-            "data": judge.data.name, "classifier": classifier, "seed": judge.seed, **provenance.made()
+            "data": judge.data.name, "classifier": classifier, "seed": judge.seed, "device": judge.device,
+            **provenance.made(),
         }  # fmt: skip
         self.found: dict[Situation, list[Result]] = {}
         self.first = judge.data.images(judge.chosen[:2]).to(judge.device)
@@ -92,7 +93,6 @@ class Run:
         """A result, new or kept, with what the fingerprint says without telling it."""
         return replace(
             result, attack=title, classifier=self.common["classifier"], batch=self.judge.batch,
-            device=self.judge.device,
             digests={
                 "classifier": self.classifier_digests[0],
                 "defence": self.defence_digests[result.defence][0],
