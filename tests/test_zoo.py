@@ -121,7 +121,7 @@ def test_shipped_weights_are_the_recorded_ones_and_say_how_they_were_made(name: 
     assert facts.scores
 
 
-@pytest.mark.parametrize("name", sorted({*zoo.names()} - {"cifar10-robust", "cifar10-robust-resnet9"}))
+@pytest.mark.parametrize("name", sorted(zoo.names()))
 def test_shipped_weights_were_made_by_the_recipe_that_is_here(name: str) -> None:
     facts = zoo.facts(name)
     said = re.match(r"recipe ([\w-]+), ", facts.made)

@@ -34,9 +34,9 @@ PARTS = (
     ),
     Part(
         "cifar10-robust-resnet9", "comdefend:weights=cifar10-robust", ("fgsm", "bim"), ("fixed",), "robust",
-        "The robust pair: a purifier of fewer bits and the classifier that was trained with it under attack, "
-        "for the attacker who spends his whole budget. Neither part shows one who knows the purifier: "
-        "docs/robust.md does.",
+        "The robust pair: a purifier of fewer bits, with noise on them, and the classifier that was trained "
+        "behind it under attack, for the attacker who spends his whole budget. Neither part shows one who "
+        "knows the purifier: docs/robust.md does.",
     ),
 )  # fmt: skip
 
