@@ -3,8 +3,9 @@
     python benchmarks/robustness.py [NAME ...]      (by default all)
 
 Each is one `comdefend evaluate`; interrupted, it goes on where it was, also in another checkout: what is done
-of it is kept in its folder's parts.json, which is committed until the evaluation is whole, and says what the
-rest is computed in (a machine without bfloat16 is slow then; without the file the evaluation begins anew).
+of it is kept in its folder's parts.json and checks-parts.json, which are committed until it is whole, and say
+what the rest is computed in (a machine without bfloat16 is slow then) and in batches of which size. With
+another version of torch or of the attacks, as without these files, it begins anew.
 Needs the shared data and the authors' weights (COMDEFEND_SHARED), and, where a classifier's weights do not
 ship, what `comdefend train RECIPE` leaves. Hours on two cores; COMDEFEND_DEVICE=cuda makes minutes of them.
 """
@@ -54,15 +55,16 @@ class Evaluation:
 
     def words(self, output: Path) -> list[str]:
         """The command's arguments."""
+        begun = begun_with(output)
         chosen = {
             "classifier": weights_of(self.classifier), "data": self.kind, "attacks": self.attacks,
             "epsilons": str(self.epsilon), "knowledge": self.knowledge, "limit": "1000",
             # bfloat16 is checked against float32 by the evaluation itself.
-            "dtype": begun_in(output) or fast_dtype(DEVICE), "draws": str(DRAWS), "examples": "4",
+            "dtype": begun.get("dtype") or fast_dtype(DEVICE), "draws": str(DRAWS), "examples": "4",
             "device": DEVICE, "output": str(output),
         }  # fmt: skip
-        if DEVICE != "cpu":
-            chosen["batch"] = str(LARGE)
+        if batch := begun.get("batch", "" if DEVICE == "cpu" else str(LARGE)):
+            chosen["batch"] = batch
         words = ["evaluate", "--resume"]
         for key, value in chosen.items():
             words += [f"--{key}", value]
@@ -80,10 +82,16 @@ def weights_of(recipe: str) -> str:
     return recipe if recipe in zoo.names("classifier") else f"runs/{recipe}/weights.safetensors"
 
 
-def begun_in(folder: Path) -> str | None:
-    """What purifiers of an unfinished evaluation computed in, as the rest must; None if it does not say."""
-    settings = [result.defence_settings for result in kept_results(folder / PARTS)]
-    return next((str(found["dtype"]) for found in settings if "dtype" in found), None)
+def begun_with(folder: Path) -> dict[str, str]:
+    """What an unfinished evaluation goes on with, wherever it goes on: how many images at a time, and what
+    its purifiers compute in, where that is known.
+    """
+    found = {}
+    for result in kept_results(folder / PARTS):
+        found["batch"] = str(result.batch)
+        if "dtype" in result.defence_settings:
+            found["dtype"] = str(result.defence_settings["dtype"])
+    return found
 
 
 def _of(kind: str, epsilon: int) -> dict[str, Evaluation]:
