@@ -7,30 +7,39 @@ of it is kept in its folder's parts.json and checks-parts.json, which are commit
 what the rest is computed in (a machine without bfloat16 is slow then) and in batches of which size. With
 another version of torch or of the attacks, as without these files, it begins anew.
 Needs the shared data and the authors' weights (COMDEFEND_SHARED), and, where a classifier's weights do not
-ship, what `comdefend train RECIPE` leaves. Hours on two cores; COMDEFEND_DEVICE=cuda makes minutes of them.
+ship, what `comdefend train RECIPE` leaves. Hours on two cores; COMDEFEND_DEVICE=cuda makes minutes of them,
+and with COMDEFEND_JOBS=16 their attacks go side by side, which a GPU has room for.
 """
 
 import os
+import shutil
+import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from comdefend import zoo
 from comdefend.cli import main as comdefend
 from comdefend.device import fast_dtype
-from comdefend.evaluation import kept_results
+from comdefend.evaluation import keep_results, kept_results
 from comdefend.evaluation.report import PARTS
+from comdefend.evaluation.report import RESULTS as FINISHED
 
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import DEVICE, DRAWS, ROOT, THIRD_PARTY, official
+from measure import BUILD, DEVICE, DRAWS, ROOT, THIRD_PARTY, official
 
 RESULTS = ROOT / "docs" / "results" / "robustness"
+JOBS = int(os.environ.get("COMDEFEND_JOBS", "1"))
+COMMAND = "import sys; from comdefend.cli import main; sys.exit(main(sys.argv[1:]))"
 
 RIVALS = ("jpeg", "feature-squeezing")
 
 RANDOM = ("resize-pad",)
 """By themselves: each gradient and each verdict takes many draws."""
 
+LIMIT = 1000
 LARGE = 500
 """Images at a time on a GPU, which a hundred small ones do not fill."""
 
@@ -58,7 +67,7 @@ class Evaluation:
         begun = begun_with(output)
         chosen = {
             "classifier": weights_of(self.classifier), "data": self.kind, "attacks": self.attacks,
-            "epsilons": str(self.epsilon), "knowledge": self.knowledge, "limit": "1000",
+            "epsilons": str(self.epsilon), "knowledge": self.knowledge, "limit": str(LIMIT),
             # bfloat16 is checked against float32 by the evaluation itself.
             "dtype": begun.get("dtype") or fast_dtype(DEVICE), "draws": str(DRAWS), "examples": "4",
             "device": DEVICE, "output": str(output),
@@ -75,6 +84,25 @@ class Evaluation:
         for source in self.sources:
             words += ["--sources", source]
         return words
+
+    def parts(self) -> dict[str, "Evaluation"]:
+        """The same attacks in evaluations that can go side by side. What is left is to check them all."""
+        attacks = self.attacks.split(",")
+        slow = [attack for attack in attacks if attack.startswith("autoattack")]
+        asking = [attack for attack in attacks if attack.startswith(("square", "hopskipjump"))]
+        quick = [attack for attack in attacks if attack not in (*slow, *asking)]
+        found = {}
+        for number, defence in enumerate(self.defences):
+            for some in (quick, *([attack] for attack in slow)):
+                found[f"white-box-{number}-{some[0]}"] = replace(
+                    self, defences=(defence,), knowledge="white-box", attacks=",".join(some)
+                )
+        if "gray-box" in self.knowledge:
+            most = ",".join(attack for attack in attacks if attack != "hopskipjump")
+            found["gray-box"] = replace(self, knowledge="gray-box,black-box", attacks=most)
+            asking = ["hopskipjump"]
+        found["black-box"] = replace(self, knowledge="black-box", attacks=",".join(asking))
+        return found
 
 
 def weights_of(recipe: str) -> str:
@@ -126,11 +154,51 @@ EVALUATIONS = {
 }  # fmt: skip
 
 
+def side_by_side(names: Sequence[str]) -> None:
+    """The attacks of several evaluations, `JOBS` at a time, into their parts.json, to be gone on with."""
+
+    def run(name: str, part: str) -> None:
+        place = BUILD / "robustness" / name / part
+        place.mkdir(parents=True, exist_ok=True)
+        if (RESULTS / name / PARTS).is_file() and not (place / PARTS).is_file():
+            shutil.copy(RESULTS / name / PARTS, place)
+        words = EVALUATIONS[name].parts()[part].words(place.relative_to(ROOT))
+        words[words.index("--examples") + 1] = "0"
+        with (place.with_suffix(".log")).open("w") as log:
+            command = [sys.executable, "-c", COMMAND, *words, "--no-checks"]
+            code = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
+        print(f"{name}: {part}: {'done' if code == 0 else f'see {log.name}'}", file=sys.stderr)
+
+    with ThreadPoolExecutor(JOBS) as pool:
+        wanted = [(name, part) for name in names for part in EVALUATIONS[name].parts()]
+        list(pool.map(run, *zip(*wanted, strict=True)))
+    for name, part in wanted:
+        (RESULTS / name).mkdir(parents=True, exist_ok=True)
+        for file in (PARTS, FINISHED):
+            made = kept_results(BUILD / "robustness" / name / part / file)
+            keep_results(RESULTS / name / PARTS, [result for result in made if result.fingerprint])
+
+
+def evaluate(name: str) -> int:
+    """One evaluation, from where it is to its end; what the command exits with."""
+    folder = RESULTS / name
+    code = comdefend(EVALUATIONS[name].words(folder.relative_to(ROOT)))
+    for picture in (*folder.glob("examples*.png"), folder / "accuracy.png"):
+        picture.unlink(missing_ok=True)  # they are in report.html
+    return code
+
+
+def evaluate_elsewhere(name: str) -> int:
+    """The same in a process of its own."""
+    alone = {**os.environ, "COMDEFEND_JOBS": "1"}
+    return subprocess.run([sys.executable, __file__, name], env=alone, check=False).returncode
+
+
 if __name__ == "__main__":
     os.chdir(ROOT)
-    for name in sys.argv[1:] or EVALUATIONS:
-        folder = RESULTS / name
-        if comdefend(EVALUATIONS[name].words(folder.relative_to(ROOT))):
-            sys.exit(1)
-        for picture in (*folder.glob("examples*.png"), folder / "accuracy.png"):
-            picture.unlink(missing_ok=True)  # they are in report.html
+    asked = sys.argv[1:] or list(EVALUATIONS)
+    if JOBS > 1:
+        side_by_side(asked)
+    with ThreadPoolExecutor(JOBS) as pool:
+        codes = list(pool.map(evaluate if JOBS == 1 else evaluate_elsewhere, asked))
+    sys.exit(max(codes))
