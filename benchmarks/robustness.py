@@ -79,10 +79,10 @@ class Evaluation:
             words += [f"--{key}", value]
         for defence in self.defences:
             words += ["--defences", defence]
-        if self.defences != ("none",):
+        if "gray-box" in self.knowledge:
             words += ["--stand-ins", f"comdefend:weights={official(self.kind)}"]
-        for source in self.sources:
-            words += ["--sources", source]
+            for source in self.sources:
+                words += ["--sources", source]
         return words
 
     def parts(self) -> dict[str, "Evaluation"]:
