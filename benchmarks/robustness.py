@@ -1,6 +1,6 @@
 """The evaluations behind docs/robustness.md, into docs/results/robustness/NAME/.
 
-    python benchmarks/robustness.py [NAME ...]      (by default all)
+    python benchmarks/robustness.py [NAME ...]      (by default all that are missing)
 
 Each is one `comdefend evaluate`; interrupted, it goes on where it was, also in another checkout: what is done
 of it is kept in its folder's parts.json and checks-parts.json, which are committed until it is whole, and say
@@ -12,7 +12,6 @@ and with COMDEFEND_JOBS=16 their attacks go side by side, which a GPU has room f
 """
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,16 +22,19 @@ from pathlib import Path
 from comdefend import zoo
 from comdefend.cli import main as comdefend
 from comdefend.device import fast_dtype
-from comdefend.evaluation import keep_results, kept_results
-from comdefend.evaluation.report import PARTS
-from comdefend.evaluation.report import RESULTS as FINISHED
+from comdefend.evaluation import Result, keep_results, kept_results
+from comdefend.evaluation.report import PARTS, RESULTS
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import BUILD, DEVICE, DRAWS, ROOT, THIRD_PARTY, official
 
-RESULTS = ROOT / "docs" / "results" / "robustness"
+FOLDER = ROOT / "docs" / "results" / "robustness"
+
 JOBS = int(os.environ.get("COMDEFEND_JOBS", "1"))
+"""How many processes go side by side."""
+
 COMMAND = "import sys; from comdefend.cli import main; sys.exit(main(sys.argv[1:]))"
+"""The command line in a process of its own, wherever comdefend comes from."""
 
 RIVALS = ("jpeg", "feature-squeezing")
 
@@ -40,6 +42,8 @@ RANDOM = ("resize-pad",)
 """By themselves: each gradient and each verdict takes many draws."""
 
 LIMIT = 1000
+"""Images of an evaluation."""
+
 LARGE = 500
 """Images at a time on a GPU, which a hundred small ones do not fill."""
 
@@ -62,15 +66,15 @@ class Evaluation:
     knowledge: str = "gray-box,white-box,black-box"
     sources: tuple[str, ...] = ()
 
-    def words(self, output: Path) -> list[str]:
-        """The command's arguments."""
+    def words(self, output: Path, *, examples: int = 4) -> list[str]:
+        """The command's arguments; `examples` are in each picture."""
         begun = begun_with(output)
         chosen = {
             "classifier": weights_of(self.classifier), "data": self.kind, "attacks": self.attacks,
             "epsilons": str(self.epsilon), "knowledge": self.knowledge, "limit": str(LIMIT),
             # bfloat16 is checked against float32 by the evaluation itself.
-            "dtype": begun.get("dtype") or fast_dtype(DEVICE), "draws": str(DRAWS), "examples": "4",
-            "device": DEVICE, "output": str(output),
+            "dtype": begun.get("dtype") or fast_dtype(DEVICE), "draws": str(DRAWS),
+            "examples": str(examples), "device": DEVICE, "output": str(output),
         }  # fmt: skip
         if batch := begun.get("batch", "" if DEVICE == "cpu" else str(LARGE)):
             chosen["batch"] = batch
@@ -86,7 +90,9 @@ class Evaluation:
         return words
 
     def parts(self) -> dict[str, "Evaluation"]:
-        """The same attacks in evaluations that can go side by side. What is left is to check them all."""
+        """Evaluations that can go side by side and together make the same attacks; those through one defence
+        make the ones on the bare classifier, too. Only the checks are missing then.
+        """
         attacks = self.attacks.split(",")
         slow = [attack for attack in attacks if attack.startswith("autoattack")]
         asking = [attack for attack in attacks if attack.startswith(("square", "hopskipjump"))]
@@ -110,12 +116,18 @@ def weights_of(recipe: str) -> str:
     return recipe if recipe in zoo.names("classifier") else f"runs/{recipe}/weights.safetensors"
 
 
+def made_so_far(folder: Path) -> list[Result]:
+    """The results of an evaluation, finished or not, without the worst cases, which follow from them."""
+    made = [result for name in (RESULTS, PARTS) for result in kept_results(folder / name)]
+    return [result for result in made if result.fingerprint]
+
+
 def begun_with(folder: Path) -> dict[str, str]:
-    """What an unfinished evaluation goes on with, wherever it goes on: how many images at a time, and what
-    its purifiers compute in, where that is known.
+    """What an evaluation of which there is a part goes on with, wherever it goes on: how many images at a
+    time, and what its purifiers compute in, where that is known.
     """
     found = {}
-    for result in kept_results(folder / PARTS):
+    for result in made_so_far(folder):
         found["batch"] = str(result.batch)
         if "dtype" in result.defence_settings:
             found["dtype"] = str(result.defence_settings["dtype"])
@@ -155,15 +167,13 @@ EVALUATIONS = {
 
 
 def side_by_side(names: Sequence[str]) -> None:
-    """The attacks of several evaluations, `JOBS` at a time, into their parts.json, to be gone on with."""
+    """The attacks of several evaluations, `JOBS` at a time; what they find is in each parts.json then."""
 
     def run(name: str, part: str) -> None:
         place = BUILD / "robustness" / name / part
         place.mkdir(parents=True, exist_ok=True)
-        if (RESULTS / name / PARTS).is_file() and not (place / PARTS).is_file():
-            shutil.copy(RESULTS / name / PARTS, place)
-        words = EVALUATIONS[name].parts()[part].words(place.relative_to(ROOT))
-        words[words.index("--examples") + 1] = "0"
+        keep_results(place / PARTS, made_so_far(FOLDER / name))
+        words = EVALUATIONS[name].parts()[part].words(place.relative_to(ROOT), examples=0)
         with (place.with_suffix(".log")).open("w") as log:
             command = [sys.executable, "-c", COMMAND, *words, "--no-checks"]
             code = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
@@ -173,15 +183,18 @@ def side_by_side(names: Sequence[str]) -> None:
         wanted = [(name, part) for name in names for part in EVALUATIONS[name].parts()]
         list(pool.map(run, *zip(*wanted, strict=True)))
     for name, part in wanted:
-        (RESULTS / name).mkdir(parents=True, exist_ok=True)
-        for file in (PARTS, FINISHED):
-            made = kept_results(BUILD / "robustness" / name / part / file)
-            keep_results(RESULTS / name / PARTS, [result for result in made if result.fingerprint])
+        (FOLDER / name).mkdir(parents=True, exist_ok=True)
+        keep_results(FOLDER / name / PARTS, made_so_far(BUILD / "robustness" / name / part))
+
+
+def finished(name: str) -> bool:
+    """Whether an evaluation was made to its end, and not begun again."""
+    return (FOLDER / name / RESULTS).is_file() and not (FOLDER / name / PARTS).is_file()
 
 
 def evaluate(name: str) -> int:
     """One evaluation, from where it is to its end; what the command exits with."""
-    folder = RESULTS / name
+    folder = FOLDER / name
     code = comdefend(EVALUATIONS[name].words(folder.relative_to(ROOT)))
     for picture in (*folder.glob("examples*.png"), folder / "accuracy.png"):
         picture.unlink(missing_ok=True)  # they are in report.html
@@ -189,16 +202,18 @@ def evaluate(name: str) -> int:
 
 
 def evaluate_elsewhere(name: str) -> int:
-    """The same in a process of its own."""
+    """The same in a process of its own, beside others."""
     alone = {**os.environ, "COMDEFEND_JOBS": "1"}
     return subprocess.run([sys.executable, __file__, name], env=alone, check=False).returncode
 
 
 if __name__ == "__main__":
     os.chdir(ROOT)
-    asked = sys.argv[1:] or list(EVALUATIONS)
+    asked = sys.argv[1:] or [name for name in EVALUATIONS if not finished(name)]
     if JOBS > 1:
         side_by_side(asked)
-    with ThreadPoolExecutor(JOBS) as pool:
-        codes = list(pool.map(evaluate if JOBS == 1 else evaluate_elsewhere, asked))
-    sys.exit(max(codes))
+        with ThreadPoolExecutor(JOBS) as pool:
+            sys.exit(max(pool.map(evaluate_elsewhere, asked), default=0))
+    for name in asked:
+        if evaluate(name):
+            sys.exit(1)

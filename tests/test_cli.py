@@ -5,7 +5,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ import comdefend
 from comdefend import zoo
 from comdefend.cli import main
 from comdefend.errors import WorkError
+from comdefend.evaluation import checks
 from comdefend.image import read_picture
 from tests.conftest import tiny_model
 
@@ -204,6 +207,42 @@ def test_evaluate_resumes_with_the_same_code_only(tmp_path: Path, capsys: pytest
     prints = [{r["fingerprint"] for r in results if r["attack"] != "worst case"} for results in found]
     assert prints[1].isdisjoint(prints[2])
     assert found[1][0]["right"] != found[2][0]["right"]
+
+
+def test_evaluate_makes_no_check_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an evaluation was begun anew and interrupted in its checks, too: each is there once."""
+    made: list[str] = []
+
+    def noted(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        @wraps(check)
+        def noting(probe: Any) -> Any:
+            lines = list(check(probe))
+            made.extend(line.name for line in lines)
+            return lines
+
+        return noting
+
+    monkeypatch.setattr("comdefend.evaluation.checks.ALL", tuple(map(noted, checks.ALL[:6])))
+    folder = tmp_path / "report"
+    words = [
+        "evaluate", "--classifier", "cifar10-resnet9-plain", "--data", "sample:cifar10", "--limit", 2,
+        "--defences", "gaussian", "--attacks", "fgsm", "--knowledge", "white-box", "--epsilons", 8,
+        "--examples", 0, "--output", folder,
+    ]  # fmt: skip
+    assert run(*words) == 0
+    finished = json.loads((folder / "checks.json").read_text())
+    assert made == [line["name"] for line in finished] != []
+    made.clear()
+    assert run(*words, "--resume") == 0
+    (folder / "checks-parts.json").write_text(json.dumps(finished[:3]))
+    assert run(*words, "--resume") == 0
+    assert made == []
+    assert json.loads((folder / "checks.json").read_text()) == finished
+    assert not (folder / "checks-parts.json").exists()
+    (folder / "checks-parts.json").write_text("damaged")
+    assert run(*words, "--overwrite") == 0
+    assert json.loads((folder / "checks.json").read_text()) == finished
+    assert len(made) == len(finished)
 
 
 def test_train_then_purify_with_what_was_trained(

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -120,6 +121,37 @@ def test_the_ablations_of_the_benchmark_are_those_of_the_page(monkeypatch: pytes
     }
     assert {value == noise["whole"] for name, value in noise.items() if "noise" not in name} == {True}
     assert {value == noise["whole"] for name, value in noise.items() if "noise" in name} == {False}
+
+
+def test_the_parts_of_an_evaluation_make_its_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    benchmark = __import__("robustness")
+
+    def made(one: Any) -> set[tuple[str, str, str]]:
+        """Every attack that follows gradients of an attacker, and every one that asks of the last."""
+        asking = ("square", "hopskipjump")
+        return {
+            (level, attack, defence)
+            for level in one.knowledge.split(",") for attack in one.attacks.split(",")
+            for defence in one.defences if attack.startswith(asking) == (level == "black-box")
+        }  # fmt: skip
+
+    assert list(benchmark.EVALUATIONS) == list(load("robustness_page", monkeypatch).EVALUATIONS)
+    for evaluation in benchmark.EVALUATIONS.values():
+        parts = [made(part) for part in evaluation.parts().values()]
+        assert set().union(*parts) == made(evaluation)
+        assert sum(map(len, parts)) == len(made(evaluation))  # each once
+
+
+def test_an_evaluation_goes_on_as_it_began(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    benchmark = __import__("robustness")
+    assert benchmark.begun_with(tmp_path) == {}
+    in_half = {"dtype": "bfloat16"}
+    kept = [result("n", "c", 3, batch=500, fingerprint="1", defence_settings=in_half)]
+    write_results(tmp_path / "parts.json", [*kept, result("n", "c", 3, attack="worst case")])
+    assert benchmark.made_so_far(tmp_path) == kept
+    assert benchmark.begun_with(tmp_path) == {"batch": "500", "dtype": "bfloat16"}
 
 
 def test_an_evaluations_page_names_the_checks_that_fail(

@@ -226,7 +226,7 @@ def evaluate(
     budgets = [_epsilon(text) for text in _list("epsilons", epsilons)]
     names, protocols = _list("attacks", attacks), _list("protocol", protocol)
     with output_folder(output):
-        kept, kept_checks = earlier(output, resume=resume, overwrite=overwrite)
+        kept, kept_checks = earlier(output, resume=resume, overwrite=overwrite, checks=checks)
         with bar("evaluating", json_) as progress:
             report = run_evaluation(
                 classifier,

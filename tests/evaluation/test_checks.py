@@ -551,3 +551,40 @@ def test_files_that_hold_no_checks_are_refused(tmp_path: Path, content: str) -> 
     file.write_text(content)
     with pytest.raises(RequestError, match=r"checks\.json"):
         read_checks(file)
+
+
+def test_a_checks_fingerprint_is_of_all_that_it_depends_on(
+    classifier: nn.Module, sample: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = Judge(
+        classifier, {"none": Identity(), "it": ResizePad()}, sample, range(6), seed=0, batch=6, device="cpu"
+    )
+    threat = ThreatModel("linf", 8 / 255, "white-box")
+    clean = Result("s", "c", "it", "none", 6, 6, right=pack(torch.ones(6)), fingerprint="a")
+    attacked = replace(clean, attack="pgd", threat_model=threat, mode="autograd", fingerprint="b")
+    bare = replace(clean, defence="none", fingerprint="c")
+
+    def mark(results: Sequence[Result], check: str = "steps", **other: Any) -> str:
+        settings: dict[str, Any] = {"epsilon": 8 / 255, "draws": 2, **other}
+        return Probe(judge, "it", results, **settings).fingerprint(check)
+
+    everything = [clean, attacked, bare]
+    marks = [
+        mark(everything),
+        mark(everything, "budgets"),
+        mark(everything, epsilon=4 / 255),
+        mark(everything, norm="l2"),
+        mark(everything, draws=3),
+        mark([clean, bare]),
+        mark([clean, attacked]),
+        mark([clean, replace(attacked, fingerprint="d"), bare]),
+        mark([clean, replace(attacked, right=pack(torch.zeros(6))), bare]),
+        mark([clean, replace(attacked, rounded_right=pack(torch.zeros(6))), bare]),
+        mark([clean, replace(attacked, flags=("a",)), bare]),
+    ]
+    monkeypatch.setattr("comdefend.evaluation.checks.probe.VERSION", -1)
+    marks.append(mark(everything))
+    monkeypatch.undo()
+    monkeypatch.setattr("comdefend.evaluation.checks.probe.SIZES", Sizes(images=5))
+    marks.append(mark(everything))
+    assert len(set(marks)) == len(marks)

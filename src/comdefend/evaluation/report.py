@@ -27,9 +27,8 @@ from comdefend.evaluation.worst_case import WORST
 
 RESULTS = "results.json"
 CHECKS = "checks.json"
-CHECK_PARTS = "checks-parts.json"
-PARTS = "parts.json"
-"""Results of an evaluation that is under way, for resuming it."""
+PARTS, CHECK_PARTS = "parts.json", "checks-parts.json"
+"""Results and checks of an evaluation that is under way, for resuming it."""
 
 PAGE = "report.html"
 GRID = "examples.png"
@@ -53,23 +52,27 @@ footer { color: #666; font-size: .85rem; margin-top: 2rem; }
 """
 
 
-def earlier(folder: Path, *, resume: bool, overwrite: bool) -> tuple[list[Result], list[Check]]:
-    """What a folder holds of an evaluation to go on with: results and checks. Raises `RequestError` where it
-    holds one and nobody said whether to go on with it (`resume`) or to begin anew (`overwrite`).
+def earlier(
+    folder: Path, *, resume: bool, overwrite: bool, checks: bool = True
+) -> tuple[list[Result], list[Check]]:
+    """What a folder holds of an evaluation to go on with: results, and checks where they are wanted
+    (`checks`); of several that are alike the newest last. Raises `RequestError` where it holds one and nobody
+    said whether to go on with it (`resume`) or to begin anew (`overwrite`).
     """
     if resume and overwrite:
         raise RequestError(
             "--resume goes on with an evaluation and --overwrite begins anew: give one of them"
         )
-    held = [path for path in (folder / PARTS, folder / RESULTS) if path.is_file()]
+    held = [path for path in (folder / RESULTS, folder / PARTS) if path.is_file()]
     if held and not (resume or overwrite):
         raise RequestError(
             f"output {str(folder)!r} holds an evaluation: --resume goes on with it, --overwrite begins anew"
         )
     if not resume:
+        (folder / CHECK_PARTS).unlink(missing_ok=True)  # new ones are kept beside what is there
         return [], []
-    checks = [check for name in (CHECK_PARTS, CHECKS) for check in read_checks(folder / name)]
-    return [result for path in held for result in read_results(path)], checks
+    made = [check for name in (CHECKS, CHECK_PARTS) for check in read_checks(folder / name)] if checks else []
+    return [result for path in held for result in read_results(path)], made
 
 
 def write_report(report: Report, folder: Path, *, command: str = "") -> dict[str, Path]:
@@ -79,19 +82,19 @@ def write_report(report: Report, folder: Path, *, command: str = "") -> dict[str
     folder.mkdir(parents=True, exist_ok=True)
     paths = {"results": folder / RESULTS, "page": folder / PAGE}
     write_results(paths["results"], report.results)
-    # What an earlier evaluation left, and this one may not have.
+    if report.checks:
+        paths["checks"] = folder / CHECKS
+        write_checks(paths["checks"], report.checks)
+    # What an earlier evaluation left, and this one may not have; of checks that it left out those made so far
+    # stay, for whoever goes on with them.
     for stale in (
         PARTS,
-        CHECK_PARTS,
-        CHECKS,
+        CHECK_PARTS if report.checks else CHECKS,
         "accuracy.png",
         "curves.png",
         *(p.name for p in folder.glob("examples*.png")),
     ):
         (folder / stale).unlink(missing_ok=True)
-    if report.checks:
-        paths["checks"] = folder / CHECKS
-        write_checks(paths["checks"], report.checks)
     pictures = []
     if any(result.protocol for result in report.results):
         plot = as_png(accuracy_plot(report.results))

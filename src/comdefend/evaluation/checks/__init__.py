@@ -44,13 +44,13 @@ def all_checks(
     keep: Callable[[Sequence[Check]], None] | None = None,
 ) -> list[Check]:
     """Every check that applies, in the order of the report. `step` is told the next one's name. Those in
-    `known` are taken as they are where nothing that they depend on changed; `keep` is given the lines of
-    each of the others.
+    `known` are taken as they are where nothing that they depend on changed, the last of several that are
+    alike; `keep` is given the lines of each of the others.
     """
     found = []
     for check in _that_apply(probe):
         mark = probe.fingerprint(check.__name__)
-        lines = [line for line in known if line.fingerprint == mark]
+        lines = list({line.name: line for line in known if line.fingerprint == mark}.values())
         if not lines:
             if step:
                 step(f"check of {probe.name}: {check.__name__.replace('_', ' ')}")

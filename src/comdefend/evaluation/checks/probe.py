@@ -28,7 +28,8 @@ _USUAL = {"steps": STEPS, "step": 0.125}
 NOBODY = "no image withstood, so there is nothing to test"
 
 VERSION = 1
-"""Raised when a change of a check changes what it finds."""
+"""Raised when a change of a check, of an attack that checks make themselves, or of a constant that they go by
+changes what they find."""
 
 L2 = " (L2)"
 """How the name of a check under that norm ends; the others are under L-infinity or of no norm."""
