@@ -169,22 +169,25 @@ EVALUATIONS = {
 def side_by_side(names: Sequence[str]) -> None:
     """The attacks of several evaluations, `JOBS` at a time; what they find is in each parts.json then."""
 
-    def run(name: str, part: str) -> None:
-        place = BUILD / "robustness" / name / part
-        place.mkdir(parents=True, exist_ok=True)
-        keep_results(place / PARTS, made_so_far(FOLDER / name))
-        words = EVALUATIONS[name].parts()[part].words(place.relative_to(ROOT), examples=0)
-        with (place.with_suffix(".log")).open("w") as log:
+    def run(place: Path, words: Sequence[str]) -> None:
+        with place.with_suffix(".log").open("w") as log:
             command = [sys.executable, "-c", COMMAND, *words, "--no-checks"]
             code = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
-        print(f"{name}: {part}: {'done' if code == 0 else f'see {log.name}'}", file=sys.stderr)
+        print(f"{place.parent.name}: {place.name}: {'done' if code == 0 else f'see {log.name}'}")
 
+    places = []
     with ThreadPoolExecutor(JOBS) as pool:
-        wanted = [(name, part) for name in names for part in EVALUATIONS[name].parts()]
-        list(pool.map(run, *zip(*wanted, strict=True)))
-    for name, part in wanted:
-        (FOLDER / name).mkdir(parents=True, exist_ok=True)
-        keep_results(FOLDER / name / PARTS, made_so_far(BUILD / "robustness" / name / part))
+        for name in names:
+            for part, evaluation in EVALUATIONS[name].parts().items():
+                place = BUILD / "robustness" / name / part
+                place.mkdir(parents=True, exist_ok=True)
+                keep_results(place / PARTS, made_so_far(FOLDER / name))
+                pool.submit(run, place, evaluation.words(place.relative_to(ROOT), examples=0))
+                places.append(place)
+    for place in places:
+        folder = FOLDER / place.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        keep_results(folder / PARTS, made_so_far(place))
 
 
 def finished(name: str) -> bool:
