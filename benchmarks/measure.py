@@ -8,7 +8,7 @@ weights. About half an hour on two cores.
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,15 @@ DRAWS = 5
 """Of a random defence, for each gradient (EOT). Few: the check of more draws that a whole evaluation makes
 tells whether they are enough.
 """
+
+
+def asked_for(names: Collection[str], done: Callable[[str], bool]) -> list[str]:
+    """What the command line names, or else all that is not done, in order; exits where it names another."""
+    asked = sys.argv[1:]
+    unknown = set(asked) - set(names)
+    if unknown:
+        sys.exit(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(names)}")
+    return asked or [name for name in names if not done(name)]
 
 
 def official(data: str) -> str:
@@ -142,7 +151,6 @@ if __name__ == "__main__":
     BUILD.mkdir(parents=True, exist_ok=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
     assert zoo.names("purifier"), "the package ships no weights"
-    wanted = sys.argv[1:] or [n for n in MEASUREMENTS if not made_by(n).exists()]
-    for name in wanted:
+    for name in asked_for(MEASUREMENTS, lambda name: made_by(name).exists()):
         print(f"measuring {name}", file=sys.stderr)
         MEASUREMENTS[name]()

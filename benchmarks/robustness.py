@@ -26,7 +26,7 @@ from comdefend.evaluation import Result, keep_results, kept_results
 from comdefend.evaluation.report import PARTS, RESULTS
 
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import BUILD, DEVICE, DRAWS, ROOT, THIRD_PARTY, official
+from measure import BUILD, DEVICE, DRAWS, ROOT, THIRD_PARTY, asked_for, official
 
 FOLDER = ROOT / "docs" / "results" / "robustness"
 
@@ -212,7 +212,7 @@ def evaluate_elsewhere(name: str) -> int:
 
 if __name__ == "__main__":
     os.chdir(ROOT)
-    asked = sys.argv[1:] or [name for name in EVALUATIONS if not finished(name)]
+    asked = asked_for(EVALUATIONS, finished)
     if JOBS > 1:
         side_by_side(asked)
         with ThreadPoolExecutor(JOBS) as pool:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from measure import DEVICE, DRAWS
+from measure import DEVICE, DRAWS, asked_for
 
 from comdefend import provenance, zoo
 from comdefend.data import load_data
@@ -31,12 +31,8 @@ one trained under attack, whose adversarial images fool far more networks.
 
 
 def run_missing(names: Sequence[str], measure: Callable[[str], None], done: Callable[[str], bool]) -> None:
-    """What the command line names, or else all that is not done, in order."""
-    asked = sys.argv[1:]
-    unknown = set(asked) - set(names)
-    if unknown:
-        sys.exit(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(names)}")
-    for name in asked or [name for name in names if not done(name)]:
+    """Measure what the command line names, or else all that is not done, in order."""
+    for name in asked_for(names, done):
         print(name, file=sys.stderr)
         measure(name)
 

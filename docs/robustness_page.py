@@ -1,13 +1,12 @@
 """The tables of docs/robustness.md, from what benchmarks/robustness.py left."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 from pages import origin, table_of
 
 from comdefend.evaluation import Result, kept_results, wilson
-from comdefend.evaluation.checks import Check, made_at
+from comdefend.evaluation.checks import made_at, read_checks
 from comdefend.evaluation.tables import both, caption, counted, label, percent, rows
 from comdefend.evaluation.tables import defences as names_of_defences
 from comdefend.evaluation.worst_case import WORST, worst_of
@@ -107,7 +106,7 @@ def evaluation(folder: Path, name: str) -> str:
         return "Not run yet."
     shown = [r for r in results if r.attack != WORST]
     defences = names_of_defences(shown)
-    checks = [Check(**check) for check in json.loads((folder / name / "checks.json").read_text())]
+    checks = read_checks(folder / name / "checks.json")
     lines = [
         *(f"{line}  " for line in caption(results)),
         f"[The whole report](results/robustness/{name}/report.html), to be downloaded and looked at.",

@@ -5,9 +5,9 @@ import json
 import sys
 import sysconfig
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,22 @@ _INSTALLED = (
 
 _PLAIN = (int, float, str, bool, type(None))
 """Of attributes of modules whose text says all, and of the members of such lists."""
+
+
+class Marked(Protocol):
+    """A record that says what it depends on."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+Record = TypeVar("Record", bound=Marked)
+
+
+def not_replaced(kept: Iterable[Record], new: Iterable[Record]) -> list[Record]:
+    """Those of the kept records of which no new one has the fingerprint."""
+    prints = {record.fingerprint for record in new}
+    return [record for record in kept if record.fingerprint not in prints]
 
 
 def fingerprint(depends: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from comdefend.atomic import write_json
 from comdefend.attacks import Norm, Protocol
 from comdefend.errors import RequestError
+from comdefend.evaluation.fingerprint import not_replaced
 
 Knowledge = Literal["gray-box", "white-box", "black-box"]
 
@@ -236,9 +237,7 @@ def write_results(path: Path, results: Sequence[Result]) -> None:
 
 def keep_results(path: Path, results: Sequence[Result]) -> None:
     """Into the file, beside what it holds of other situations: an interruption loses none of either."""
-    prints = {result.fingerprint for result in results}
-    others = [r for r in kept_results(path) if r.fingerprint not in prints]
-    write_results(path, [*results, *others])
+    write_results(path, [*results, *not_replaced(kept_results(path), results)])
 
 
 def kept_results(path: Path) -> list[Result]:

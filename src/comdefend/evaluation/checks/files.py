@@ -8,6 +8,7 @@ from pathlib import Path
 from comdefend.atomic import write_json
 from comdefend.errors import RequestError
 from comdefend.evaluation.checks.probe import Check
+from comdefend.evaluation.fingerprint import not_replaced
 
 
 def write_checks(path: Path, checks: Sequence[Check]) -> None:
@@ -17,9 +18,7 @@ def write_checks(path: Path, checks: Sequence[Check]) -> None:
 
 def keep_checks(path: Path, checks: Sequence[Check]) -> None:
     """Into the file, beside what it holds of other checks."""
-    prints = {check.fingerprint for check in checks}
-    others = [check for check in read_checks(path) if check.fingerprint not in prints]
-    write_checks(path, [*others, *checks])
+    write_checks(path, [*not_replaced(read_checks(path), checks), *checks])
 
 
 def read_checks(path: Path) -> list[Check]:
