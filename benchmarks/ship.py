@@ -39,7 +39,7 @@ from measure import DRAWS, THIRD_PARTY
 WEIGHTS = Path(zoo.__file__).parent / "weights"
 PURIFIER = "purifier.safetensors"
 BATCH = 250
-ATTACKED, ATTACKED_IF_RANDOM = 1000, 300
+ATTACKED = 300
 SAMPLED, SAMPLED_IF_RANDOM = 60, 20
 EPSILONS = {"cifar10": 8, "fashion-mnist": 25}
 """What a pair is judged at, in 1/255, whatever it was trained against."""
@@ -91,16 +91,15 @@ def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet, run: 
     epsilon = EPSILONS[known.data]
     name = "none" if reference == "none" else "pair"
     random = is_random(purifier)
-    attacked = ATTACKED_IF_RANDOM if random else ATTACKED
     sources = SOURCES.get(known.data, [])
     results = evaluate(
         network, {"pair": purifier} if name == "pair" else {}, data=data, attacks=ATTACKS,
         epsilons=epsilon / 255, protocols=["fixed"], knowledge=["gray-box", "white-box"], sources=sources,
-        checks=False, limit=attacked, draws=DRAWS, examples=0,
+        checks=False, limit=ATTACKED, draws=DRAWS, examples=0,
     ).results  # fmt: skip
     modes = {
         r.mode: None for r in results
-        if r.knowledge == "white-box" and (r.attack, r.defence, r.n) == ("pgd", name, attacked)
+        if r.knowledge == "white-box" and (r.attack, r.defence, r.n) == ("pgd", name, ATTACKED)
     }  # fmt: skip
     worst = {
         r.knowledge.replace("-", "_"): r
@@ -110,7 +109,7 @@ def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet, run: 
         **scores,
         **{f"{level}_accuracy": found.accuracy for level, found in worst.items()},
         **{f"{level}_interval": found.interval for level, found in worst.items()},
-        "attacked_images": attacked, "epsilon": f"{epsilon}/255 linf", "attacks": list(ATTACKS),
+        "attacked_images": ATTACKED, "epsilon": f"{epsilon}/255 linf", "attacks": list(ATTACKS),
         "modes": list(modes), "draws": DRAWS if random else 1, "sources": sources,
         "dtype": fast_dtype("cpu"),
         "sample": on_sample(network, load_purifier(reference), known.data, epsilon, list(modes)),
