@@ -1,11 +1,13 @@
 """Put trained weights into the package, with what they reach on the test split.
 
     python benchmarks/ship.py runs/cifar10 runs/cifar10-resnet9 ...
+    python benchmarks/ship.py --facts-only runs/cifar10-resnet9-adversarial ...
 
-Each folder is a finished run of `comdefend train`, which leaves weights in half precision: the scores
-are those of what ships. Where classifier and purifier were trained together, both ship; a classifier that
-was trained behind a purifier which stayed as it was is judged behind the one of its name that has shipped, so
-that one comes first.
+With --facts-only what they reach goes into docs/results/alone/, and the weights stay where they are. Each
+folder is a finished run of `comdefend train`, which leaves weights in half precision: the scores are those of
+what ships. Where classifier and purifier were trained together, both ship; a classifier that was trained
+behind a purifier which stayed as it was is judged behind the one of its name that has shipped, so that one
+comes first.
 """
 
 import json
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from comdefend import provenance, zoo
+from comdefend.atomic import write_json
 from comdefend.attacks import FGSM
 from comdefend.classifiers import build_classifier, load_classifier
 from comdefend.data import ImageSet, load_data
@@ -34,9 +37,10 @@ from comdefend.seeding import drawn_from
 from comdefend.zoo import Kind
 
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import DRAWS, THIRD_PARTY
+from measure import DRAWS, RESULTS, THIRD_PARTY
 
 WEIGHTS = Path(zoo.__file__).parent / "weights"
+ALONE = RESULTS / "alone"
 PURIFIER = "purifier.safetensors"
 BATCH = 250
 ATTACKED = 300
@@ -169,7 +173,7 @@ SCORES: dict[Kind, Callable[[nn.Module, zoo.Facts, ImageSet, Path], dict[str, An
 }
 
 
-def ship(run: Path, file: str, made: dict[str, Any]) -> zoo.Facts:
+def ship(run: Path, file: str, made: dict[str, Any], *, facts_only: bool = False) -> zoo.Facts:
     """One file of a run into the package; `made` says where the scores come from."""
     source = run / file
     known = zoo.Facts(**json.loads(source.with_suffix(".json").read_text()))
@@ -178,7 +182,11 @@ def ship(run: Path, file: str, made: dict[str, Any]) -> zoo.Facts:
     with drawn_from(0):
         scores = SCORES[known.kind](network, known, data, run)
     scores["measured"] = {"seed": 0, **made}
-    return zoo.write(network, replace(facts, scores=scores, sha256=""), WEIGHTS / f"{known.name}.safetensors")
+    facts = replace(facts, scores=scores, sha256="")
+    if not facts_only:
+        return zoo.write(network, facts, WEIGHTS / f"{known.name}.safetensors")
+    write_json(ALONE / f"{known.name}.json", {"facts": asdict(facts), **scores["measured"]})
+    return facts
 
 
 def _accuracy(logits: Callable[[Tensor, Tensor], Tensor], data: ImageSet) -> dict[str, Any]:
@@ -196,7 +204,8 @@ def _parts(rows: list[int]) -> list[list[int]]:
 
 if __name__ == "__main__":
     made = provenance.made()  # before the first weights change the checkout
-    for folder in sys.argv[1:]:
+    facts_only = "--facts-only" in sys.argv
+    for folder in (word for word in sys.argv[1:] if word != "--facts-only"):
         for file in ("weights.safetensors", PURIFIER):
             if (Path(folder) / file).is_file():
-                print(json.dumps(asdict(ship(Path(folder), file, made))["scores"]))
+                print(json.dumps(asdict(ship(Path(folder), file, made, facts_only=facts_only))["scores"]))

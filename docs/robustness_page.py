@@ -6,7 +6,8 @@ from pathlib import Path
 from pages import origin, table_of
 
 from comdefend.evaluation import Result, kept_results, wilson
-from comdefend.evaluation.checks import made_at, read_checks
+from comdefend.evaluation.checks import Check, made_at, read_checks
+from comdefend.evaluation.checks.probe import L2
 from comdefend.evaluation.tables import both, caption, counted, label, percent, rows
 from comdefend.evaluation.tables import defences as names_of_defences
 from comdefend.evaluation.worst_case import WORST, worst_of
@@ -31,21 +32,32 @@ QUIET = ("pass", "skip")
 
 
 def summary(folder: Path) -> str:
-    """Every defence in one line: the worst case over the attacks of each attacker."""
+    """Every defence in one line: the worst case over the attacks of each attacker, and marks where a
+    white-box number is not to be trusted.
+    """
     heads = (
         "data and classifier", "defence", "epsilon", "clean", "gray-box, minimal", "gray-box, fixed",
         "gray-box, L2 0.5", "black-box (Square)", "**white-box**", "white-box, L2 0.5",
     )  # fmt: skip
     lines = []
+    found = {name: _results(folder, name) for name in EVALUATIONS}
     for name, title in EVALUATIONS.items():
-        results = _results(folder, name)
+        results = found[name]
+        checks = [c for c in read_checks(folder / name / "checks.json") if c.status == "fail"]
         clean = {r.defence: r for r in results if r.threat_model is None}
-        if name.endswith(("-rivals", "-random")):  # the undefended classifier is in the table above
+        if name.endswith(("-rivals", "-random")):  # the undefended classifier is in the line above
             clean.pop("none", None)
         for defence, before in clean.items():
-            own = [r for r in results if r.defence == defence and r.threat_model and r.attack != WORST]
+            # What was tried on the bare classifier for the sake of other defences counts as well.
+            beside = [n for n, t in EVALUATIONS.items() if t == title] if defence == "none" else [name]
+            own = [
+                r for n in beside for r in found[n]
+                if r.defence == defence and r.threat_model and r.attack != WORST
+            ]  # fmt: skip
+            failed = [c for c in checks if c.defence == defence]
             cells = [
                 _worst(before, own, knowledge, protocol, norm)
+                + (_marks(own, failed, norm) if knowledge == "white-box" else "")
                 for knowledge, protocol, norm in (
                     ("gray-box", "minimal", "linf"), ("gray-box", "fixed", "linf"),
                     ("gray-box", "fixed", "l2"), ("black-box", "fixed", "linf"), ("white-box", None, "linf"),
@@ -71,8 +83,9 @@ def rounding(folder: Path) -> str:
             if defence == "none" and bare.rounded is not None:
                 stored = replace(bare, correct=bare.rounded, interval=wilson(bare.rounded, bare.n))
                 code = own["comdefend", attack]
-                lines.append((bare.data, attack, *map(percent, (bare, stored, code))))
-    heads = ("data", "attack", "no purifier", "no purifier, stored in 8 bits", "comdefend")
+                budget = bare.threat_model.budget() if bare.threat_model else "-"
+                lines.append((bare.data, attack, f"{budget}, {bare.n}", *map(percent, (bare, stored, code))))
+    heads = ("data", "attack", "up to, images", "no purifier", "no purifier, stored in 8 bits", "comdefend")
     return "\n".join(table_of(heads, lines))
 
 
@@ -92,6 +105,16 @@ def _worst(clean: Result, results: list[Result], knowledge: str, protocol: str |
     worst = worst_of(clean, made, threats[0])
     cell = counted(worst, [clean])
     return f"**{cell}**" if knowledge == "white-box" and norm == "linf" else cell
+
+
+def _marks(results: list[Result], failed: list[Check], norm: str) -> str:
+    """What speaks against a white-box number of one defence: a check that failed, no AutoAttack."""
+    threats = [(r.attack, r.threat_model) for r in results if r.threat_model and r.knowledge == "white-box"]
+    tried = {attack for attack, threat in threats if threat.norm == norm}
+    if not tried:
+        return ""
+    doubted = any(c.name.endswith(L2) == (norm == "l2") for c in failed)
+    return " †" * doubted + " ‡" * (not any(attack.startswith("autoattack") for attack in tried))
 
 
 def _results(folder: Path, name: str) -> list[Result]:

@@ -40,6 +40,8 @@ ROBUSTNESS = RESULTS / "robustness"
 """What benchmarks/robustness.py left."""
 FRONTIER = RESULTS / "frontier"
 """What benchmarks/frontier.py left; its picture is drawn there too."""
+ALONE = RESULTS / "alone"
+"""What benchmarks/ship.py left of classifiers that do not ship."""
 ABLATIONS = RESULTS / "ablations"
 """What benchmarks/ablations.py left."""
 SCHEMAS: dict[Path, tuple[str, Any]] = {
@@ -121,15 +123,20 @@ def zoo_table() -> str:
 
 
 def pairs() -> str:
-    """What shipped pairs reach, as the zoo's facts record it."""
-    heads = ("pair", "clean", "gray-box", "white-box, PGD", "images attacked", "purifier's PSNR")
+    """What is reached by what was trained under attack: pairs, as the zoo's facts record it, and classifiers
+    alone, which do not ship.
+    """
+    heads = (
+        "classifier", "purifier", "clean", "gray-box", "white-box, PGD", "images attacked", "purifier's PSNR",
+    )  # fmt: skip
     lines = []
     measured: list[dict[str, Any]] = []
-    for name in zoo.names("classifier"):
-        facts = zoo.facts(name)
-        scores = facts.scores
-        if "white_box_accuracy" not in scores or facts.purifier == "none":
+    alone = [zoo.Facts(**json.loads(file.read_text())["facts"]) for file in ALONE.glob("*.json")]
+    for facts in sorted([*map(zoo.facts, zoo.names("classifier")), *alone], key=lambda f: f.name):
+        name, scores = facts.name, facts.scores
+        if "white_box_accuracy" not in scores:
             continue
+        paired = facts.purifier != "none"
         cells = [
             f"{100 * scores[f'{key}accuracy']:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
             for key, (low, high) in (
@@ -137,9 +144,10 @@ def pairs() -> str:
                 *((f"{k}_box_", scores[f"{k}_box_interval"]) for k in ("gray", "white")),
             )
         ]
-        quality = zoo.facts(name.rsplit("-", 1)[0]).scores["test_psnr"]
+        behind = name.rpartition("-")[0]
+        quality = f"{zoo.facts(behind).scores['test_psnr']:.2f} dB" if paired else "-"
         attacked = f"{scores['attacked_images']}, {scores['epsilon']}"
-        lines.append((f"`{name}`", *cells, attacked, f"{quality:.2f} dB"))
+        lines.append((f"`{name}`", f"`{behind}`" if paired else "none", *cells, attacked, quality))
         measured.append(scores["measured"])
     if not measured:
         return "None yet."

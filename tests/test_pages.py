@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from comdefend.atomic import write_json
+from comdefend.attacks import Norm
 from comdefend.evaluation import Result, read_results, wilson, write_results
 from comdefend.evaluation.checks import Check
+from comdefend.evaluation.checks.probe import L2
 from comdefend.evaluation.results import ThreatModel, pack
 from tests.conftest import ROOT
 
@@ -169,6 +171,44 @@ def test_an_evaluations_page_names_the_checks_that_fail(
         assert ("| defence | check at 8/255 linf |  | found |" in text) == bool(checks)
 
 
+def test_the_summary_marks_what_checks_doubt_and_what_autoattack_did_not_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = load("robustness_page", monkeypatch)
+    monkeypatch.setattr(page, "EVALUATIONS", {"mine": "Mine", "mine-rivals": "Mine"})
+
+    def left(defence: str, attack: str, norm: Norm, right: int) -> Result:
+        threat = ThreatModel(norm, 0.5, "white-box")
+        return result("c", defence, right, attack, threat_model=threat, protocol="fixed")
+
+    for name, results, failing in (
+        (
+            "mine",
+            [
+                result("c", "none", N), left("none", "pgd", "l2", 6),
+                left("none", "autoattack", "linf", 2),
+            ],
+            [],
+        ),
+        (
+            "mine-rivals",
+            [
+                result("c", "none", N), left("none", "autoattack-l2", "l2", 4),
+                result("c", "it", N), left("it", "pgd", "l2", 6),
+            ],
+            [Check("it", f"twice the steps{L2}", "fail", "", "")],
+        ),
+    ):  # fmt: skip
+        (tmp_path / name).mkdir()
+        write_results(tmp_path / name / "results.json", results)
+        write_json(tmp_path / name / "checks.json", [asdict(check) for check in failing])
+    bare, rival = page.summary(tmp_path).splitlines()[2:]
+    assert "50.0" in bare.split("|")[-2]  # what AutoAttack left of it for the sake of the rival
+    assert "†" not in bare
+    assert "‡" not in bare
+    assert rival.split("|")[-2].endswith("† ‡ ")
+
+
 @pytest.mark.parametrize("name", ["cifar10", "fashion-mnist"])
 def test_the_words_of_the_page_on_robustness_are_what_was_found(name: str) -> None:
     """That most fall back, that next to nothing is left, nothing, a part: no table fills these in."""
@@ -200,6 +240,6 @@ def test_storing_in_8_bits_undoes_a_part_of_the_smallest_perturbations(
     _, _, *lines = page.rounding(ROOT / "docs" / "results" / "robustness").splitlines()
     assert lines
     for line in lines:
-        bare, stored, code = ([float(n) for n in re.findall(r"[\d.]+", c)] for c in line.split("|")[3:6])
+        bare, stored, code = ([float(n) for n in re.findall(r"[\d.]+", c)] for c in line.split("|")[4:7])
         assert bare[2] < stored[1]  # whole intervals lie apart
         assert stored[2] < code[1]

@@ -3,6 +3,7 @@
 import base64
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from comdefend.attacks.autoattack import LOGGER
 from comdefend.data import ImageSet
 from comdefend.errors import RequestError
 from comdefend.evaluation import Report, Result, evaluate, read_results, write_results
-from comdefend.evaluation.checks import Check, write_checks
+from comdefend.evaluation.checks import Check, read_checks, write_checks
 from comdefend.evaluation.report import CHECK_PARTS, CHECKS, PARTS, RESULTS, earlier, write_report
 from comdefend.evaluation.tables import percent
 from tests.conftest import TinyClassifier
@@ -84,10 +85,11 @@ def test_checks_that_were_left_out_are_not_lost(tmp_path: Path) -> None:
     """A look at the report before the checks are made; with them none are left to go on with."""
     line = Check("it", "one", "pass", "fine", "", fingerprint="1")
     result = Result("d", "c", "none", "none", 1, 1, software={"torch": "2"}, hardware={"cores": 1})
+    other = replace(line, name="another", fingerprint="2")
     write_checks(tmp_path / CHECKS, [line])
-    write_checks(tmp_path / CHECK_PARTS, [line])
+    write_checks(tmp_path / CHECK_PARTS, [other])
     write_report(Report([result]), tmp_path)
-    assert (tmp_path / CHECK_PARTS).exists()
+    assert read_checks(tmp_path / CHECK_PARTS) == [other, line]
     assert not (tmp_path / CHECKS).exists()
     write_report(Report([result], [line]), tmp_path)
     assert not (tmp_path / CHECK_PARTS).exists()

@@ -116,6 +116,20 @@ def test_modes_beside_the_best_are_tried_as_long_as_they_are_better(best: float,
     assert {float(mode.removeprefix("tempered-")) for mode in tried} == closer
 
 
+def test_modes_beside_the_second_are_tried_where_it_breaks_what_the_best_leaves() -> None:
+    """The surrogate is best, by one image of three; what tempered-10 breaks beside it, twice its temperature
+    breaks more of.
+    """
+    purifier = ComDefendPurifier(tiny_model())
+    left = {"surrogate": [0.0, 0.0, 1.0], "tempered-10": [1.0, 1.0, 0.0], "tempered-20": [0.0, 0.0, 0.0]}
+    made = white_box(
+        TinyClassifier(classes=10), "tiny", purifier, [(PGD(), BUDGET)], modes=None, draws=1, images=200,
+        scan=lambda situation: torch.tensor(left.get(situation.mode, [1.0, 1.0, 1.0])),
+    )  # fmt: skip
+    assert {s.mode for s in made if s.trial} - set(gradient_modes(purifier)) == {"tempered-5", "tempered-20"}
+    assert "tempered-20" in {s.mode for s in made if not s.trial}
+
+
 def test_nothing_is_looked_for_beside_a_mode_that_leaves_nothing() -> None:
     purifier = ComDefendPurifier(tiny_model())
     made = white_box(

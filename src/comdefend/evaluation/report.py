@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from comdefend.errors import RequestError
-from comdefend.evaluation.checks import Check, made_at, read_checks, write_checks
+from comdefend.evaluation.checks import Check, keep_checks, made_at, read_checks, write_checks
 from comdefend.evaluation.evaluate import Report
 from comdefend.evaluation.plots import accuracy_plot, as_data_uri, as_png, curve_plot, example_plot
 from comdefend.evaluation.results import Result, read_results, write_results
@@ -79,14 +79,16 @@ def write_report(report: Report, folder: Path, *, command: str = "") -> dict[str
     """Write the report; the paths of `results`, `page` and, where there are any, `checks` and the `grid` of
     examples. `command` is the one that made it, for running it again.
     """
+    made_before = [] if report.checks else read_checks(folder / CHECKS)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {"results": folder / RESULTS, "page": folder / PAGE}
     write_results(paths["results"], report.results)
     if report.checks:
         paths["checks"] = folder / CHECKS
         write_checks(paths["checks"], report.checks)
-    # What an earlier evaluation left, and this one may not have; of checks that it left out those made so far
-    # stay, for whoever goes on with them.
+    elif made_before:  # they stay, for whoever goes on with them
+        keep_checks(folder / CHECK_PARTS, made_before)
+    # What an earlier evaluation left, and this one may not have.
     for stale in (
         PARTS,
         CHECK_PARTS if report.checks else CHECKS,
@@ -124,7 +126,10 @@ def _page(report: Report, pictures: Sequence[tuple[str, bytes]], command: str) -
     )
     notes = "".join(f"<p><strong>{html.escape(note)}</strong></p>" for note in report.notes)
     flags = "".join(f"<li>{html.escape(flag)}</li>" for flag in _flags(results))
-    facts = ", ".join(f"{k} {v}" for k, v in [*first.software.items(), *first.hardware.items()])
+    commits = ", ".join(dict.fromkeys(r.commit or "unknown" for r in results))
+    # Of an evaluation that was made in parts, each machine and each version that took part.
+    origins = [origin for r in results for origin in (r.software, r.hardware)]
+    facts = ", ".join(dict.fromkeys(f"{k} {v}" for origin in origins for k, v in origin.items()))
     threat = card(results)
     if not any(r.knowledge == "white-box" for r in results):
         threat["Not tried"] = "an attacker who knows the defence (white-box). Expect far less"
@@ -145,7 +150,7 @@ def _page(report: Report, pictures: Sequence[tuple[str, bytes]], command: str) -
 {f"<ul>{flags}</ul>" if flags else ""}
 {sections}
 {_again(results, command)}
-<footer>seed {first.seed}, commit {html.escape(first.commit or "unknown")}; {html.escape(facts)}</footer>
+<footer>seed {first.seed}, commit {html.escape(commits)}; {html.escape(facts)}</footer>
 </body></html>
 """
 
@@ -192,7 +197,7 @@ def _situations(results: Sequence[Result]) -> str:
         broke = ", ".join(f"{name} {count:.4g}" for name, count in turned.items())
         cells = [both(row.results[name], results) if name in row.results else "" for name in names]
         lines.append([*row.words(), broke, *cells])
-    return _table([*HEADINGS, "broke", *(label(n) for n in names)], lines, len(HEADINGS))
+    return _table([*HEADINGS, "broke", *(label(n) for n in names)], lines, len(HEADINGS) + 1)
 
 
 def _table(headings: Sequence[str], lines: Sequence[Sequence[str]], words: int) -> str:

@@ -178,8 +178,8 @@ def _best_modes(
     scan: Callable[[Situation], Tensor],
     images: int,
 ) -> tuple[list[Situation], tuple[str, ...]]:
-    """The trials on so many images of all modes, and of those beside the best one as long as they are
-    better; the modes to go on with.
+    """The trials on so many images of all modes, and of those beside the best one, and beside the other to go
+    on with where that adds something, as long as there are new ones; the modes to go on with.
     """
     trials: list[Situation] = []
     left: dict[str, Tensor] = {}
@@ -188,8 +188,9 @@ def _best_modes(
             trials.append(trial(mode, FEWEST if mode == ESTIMATED else images))
             left[mode] = scan(trials[-1])
         best = best_together({mode: shares for mode, shares in left.items() if mode != ESTIMATED})
-        beside = purifier.beside(best[0]) if isinstance(purifier, Purifier) else ()
-        modes = tuple(mode for mode in beside if mode not in left)
+        leading = [m for m in best if m == best[0] or bool((left[m] < left[best[0]]).any())]
+        beside = purifier.beside if isinstance(purifier, Purifier) else lambda _: ()
+        modes = tuple(dict.fromkeys(m for mode in leading for m in beside(mode) if m not in left))
         if not modes or not float(left[best[0]].sum()) or len(left) >= MOST:
             return trials, best
 
