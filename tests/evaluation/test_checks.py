@@ -12,20 +12,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from comdefend.attacks import FGSM, PGD, Attack
 from comdefend.cli import main
 from comdefend.data import ImageSet
 from comdefend.errors import RequestError
 from comdefend.evaluation import Report, evaluate
 from comdefend.evaluation.checks import Check, Probe, keep_checks, read_checks
-from comdefend.evaluation.checks.attackers import black_box, slow
-from comdefend.evaluation.checks.gradients import modes, saturated
+from comdefend.evaluation.checks.attackers import black_box, noise, slow
+from comdefend.evaluation.checks.gradients import modes, one_step, restarts, saturated
 from comdefend.evaluation.checks.planted import plant
 from comdefend.evaluation.checks.probe import Sizes
-from comdefend.evaluation.checks.randomness import expectation
-from comdefend.evaluation.checks.record import warnings
+from comdefend.evaluation.checks.randomness import expectation, frozen, redrawn
+from comdefend.evaluation.checks.record import clean_accuracy, precision, rounding, warnings
 from comdefend.evaluation.judge import Judge
 from comdefend.evaluation.report import write_report
-from comdefend.evaluation.results import Knowledge, Result, ThreatModel, pack
+from comdefend.evaluation.results import Knowledge, Repeats, Result, ThreatModel, pack
 from comdefend.purifiers import ComDefendPurifier, Identity, Purifier, ResizePad
 from tests.conftest import tiny_model
 from tests.evaluation.killer import (
@@ -267,6 +268,23 @@ def test_l2_is_checked_too(classifier: nn.Module, sample: ImageSet) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("defence", "more"),
+    [
+        (ResizePad(), {"draws for the gradient (EOT)", "without its randomness", "judged again"}),
+        (ComDefendPurifier(tiny_model(), dtype=torch.bfloat16), {"computed in half precision"}),
+    ],
+    ids=["random", "half precision"],
+)
+def test_what_some_defences_are_asked_is_asked_under_l2_too(
+    defence: Purifier, more: set[str], classifier: nn.Module, sample: ImageSet
+) -> None:
+    found = checks(classifier, defence, sample, attacks=["pgd:steps=2", "pgd-l2:steps=2"], limit=12)
+    for ending in ("", " (L2)"):
+        assert {f"{name}{ending}" for name in more} <= found.keys()
+    assert all("0.5 l2" in found[f"{name} (L2)"].budget for name in more)
+
+
 def result(shares: Sequence[float], attack: str, knowledge: Knowledge, mode: str = "autograd") -> Result:
     threat = ThreatModel("linf", 8 / 255, knowledge)
     kept = torch.tensor(shares)
@@ -382,6 +400,136 @@ def test_the_callers_random_numbers_are_left_alone(classifier: nn.Module, sample
     torch.manual_seed(5)
     checks(classifier, SecretlyRandom(), sample)
     assert torch.equal(torch.rand(3), wanted)
+
+
+@pytest.fixture
+def probe_of(
+    classifier: nn.Module, sample: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Probe]:
+    """A probe of an evaluation that no attack made, whose own attacks leave what `left` says of an attack and
+    the draws behind its gradients.
+    """
+
+    def made(
+        *results: Result,
+        defence: nn.Module | None = None,
+        behind: nn.Module = classifier,
+        left: Callable[[Attack, int], float] | None = None,
+    ) -> Probe:
+        if left is not None:
+            monkeypatch.setattr(
+                Probe, "accuracy",
+                lambda _, attack, __, draws=None, limit=None: left(attack, draws or 0),
+            )  # fmt: skip
+        it = {"it": defence or Identity()}
+        judge = Judge(behind, it, sample, sample.pick(24, seed=0), seed=0, batch=24, device="cpu")
+        clean = Result("d", "c", "it", "none", 24, 24, right=pack(torch.ones(24)))
+        return Probe(judge, "it", [clean, *results], epsilon=8 / 255, draws=2)
+
+    return made
+
+
+@pytest.mark.parametrize(("many", "status"), [(0.5, "fail"), (0.2, "pass")])
+def test_many_steps_that_find_less_than_one_are_flagged(
+    many: float, status: str, probe_of: Callable[..., Probe]
+) -> None:
+    probe = probe_of(left=lambda attack, _: 0.2 if isinstance(attack, FGSM) else many)
+    (line,) = one_step(probe)
+    assert line.status == status
+
+
+def test_many_steps_that_were_reported_to_find_less_are_flagged(probe_of: Callable[..., Probe]) -> None:
+    single = result([0] * 24, "fgsm", "white-box")
+    several = replace(result([1] * 24, "pgd", "white-box"), settings={"steps": 20, "step": 0.125})
+    (line,) = one_step(probe_of(single, several, left=lambda *_: 0.2))
+    assert line.status == "fail"
+    assert line.figure.endswith("reported: 100.0% after many, 0.0% after one")
+
+
+@pytest.mark.parametrize(("six", "status"), [(0.2, "fail"), (0.5, "pass")])
+def test_restarts_that_find_more_are_flagged(six: float, status: str, probe_of: Callable[..., Probe]) -> None:
+    def left(attack: Attack, _: int) -> float:
+        assert isinstance(attack, PGD)
+        return six if attack.restarts == 6 else 0.5
+
+    (line,) = restarts(probe_of(left=left))
+    assert line.status == status
+
+
+@pytest.mark.parametrize(("more", "status"), [(0.2, "fail"), (0.5, "pass")])
+def test_draws_that_find_more_are_flagged(more: float, status: str, probe_of: Callable[..., Probe]) -> None:
+    probe = probe_of(defence=ResizePad(), left=lambda _, draws: more if draws == 4 else 0.5)
+    (line,) = expectation(probe)
+    assert (line.status, line.figure[-10:]) == (status, f"{more:.0%} with 4")
+
+
+def test_an_attack_that_fails_without_randomness_is_flagged(
+    probe_of: Callable[..., Probe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    still = "comdefend.evaluation.checks.randomness.ascend"
+    monkeypatch.setattr(still, lambda _, images, *__, **___: images)  # finds nothing with the draw fixed
+    (line,) = frozen(probe_of(defence=ResizePad(), left=lambda *_: 0.0))
+    assert line.status == "fail"
+    (line,) = frozen(probe_of(defence=ResizePad(), left=lambda *_: 1.0))
+    assert line.status == "pass"
+
+
+@pytest.mark.parametrize(("always", "status"), [(0.5, "warn"), (0.75, "pass")])
+def test_luck_in_single_draws_is_noticed(
+    always: float, status: str, probe_of: Callable[..., Probe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worst = replace(result([1] * 24, "pgd", "white-box"), repeats=Repeats(20, 0.8, 0.8, always))
+    monkeypatch.setattr(Probe, "worst", lambda _: worst)
+    (line,) = redrawn(probe_of(defence=ResizePad()))
+    assert line.status == status
+
+
+def test_noise_that_breaks_what_withstood_is_flagged(probe_of: Callable[..., Probe]) -> None:
+    class Elsewhere(Linear):
+        """Right on nothing."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            return -super().forward(images)
+
+    withstood = result([1] * 24, "pgd", "white-box")
+    probe = probe_of(withstood)
+    (line,) = noise(probe)
+    assert line.status == "pass"
+    (line,) = noise(probe_of(withstood, behind=Elsewhere(probe.images, probe.labels)))
+    assert line.status == "fail"
+
+
+@pytest.mark.parametrize(("stored", "status"), [(1.0, "warn"), (0.0, "pass")])
+def test_attacks_that_storing_undoes_are_noticed(
+    stored: float, status: str, probe_of: Callable[..., Probe]
+) -> None:
+    broken = result([0] * 24, "pgd", "white-box")
+    (line,) = rounding(
+        probe_of(replace(broken, rounded=24 * stored, rounded_right=pack(torch.full([24], stored))))
+    )
+    assert line.status == status
+
+
+@pytest.mark.parametrize(("otherwise", "status"), [(True, "warn"), (False, "pass")])
+def test_answers_that_half_precision_changes_are_noticed(
+    otherwise: bool, status: str, probe_of: Callable[..., Probe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = probe_of(defence=ComDefendPurifier(tiny_model(), dtype=torch.bfloat16))
+    answers = iter([probe.labels, probe.labels + int(otherwise)])
+    monkeypatch.setattr(Judge, "attack", lambda _, __, images, *___: images)
+    monkeypatch.setattr(Judge, "predict", lambda *_: next(answers))
+    (line,) = precision(probe)
+    assert line.status == status
+
+
+@pytest.mark.parametrize(("lost", "status"), [(3, "warn"), (1, "pass")])
+def test_a_costly_defence_is_noticed(lost: int, status: str, probe_of: Callable[..., Probe]) -> None:
+    probe = probe_of()
+    own = probe.clean
+    probe.bare = [replace(own, defence="none")]
+    probe.results = [replace(own, correct=24.0 - lost)]
+    (line,) = clean_accuracy(probe)
+    assert line.status == status
 
 
 def test_a_random_defence_has_three_checks_more(classifier: nn.Module, sample: ImageSet) -> None:

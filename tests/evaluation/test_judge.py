@@ -51,6 +51,28 @@ def test_results_say_what_became_of_stored_images(adaptive_report: Report, tmp_p
     assert all(r.rounded is None for r in adaptive_report.results if r.threat_model is None)
 
 
+class OnTheGrid(Purifier):
+    """Hands on what a file of 8 bits can hold, and of anything else nothing."""
+
+    def purify(self, images: Tensor) -> Tensor:
+        held = ((images * 255 - (images * 255).round()).abs() < 1e-3).flatten(1).all(1)
+        return images * held[:, None, None, None]
+
+
+def test_images_are_stored_in_eight_bits_before_they_are_judged_again(sample: ImageSet) -> None:
+    """A perturbation of less than half a step is gone then."""
+    found = evaluate(
+        "cifar10-resnet9-plain", {"grid": OnTheGrid()}, data=sample, attacks=["pgd:steps=2"],
+        epsilons=[0.4 / 255], limit=12, knowledge=["white-box"], modes=["identity"], protocols=["fixed"],
+        checks=False,
+    ).results  # fmt: skip
+    own = [r for r in found if r.defence == "grid"]
+    clean = next(r for r in own if r.threat_model is None)
+    attacked = next(r for r in own if r.attack.startswith("pgd"))
+    assert clean.correct > attacked.correct
+    assert attacked.rounded == clean.correct
+
+
 class Counting(Purifier):
     """Hands images on, and counts them."""
 

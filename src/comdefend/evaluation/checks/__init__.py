@@ -63,9 +63,8 @@ def all_checks(
 
 
 def _that_apply(probe: Probe) -> list[Callable[[Probe], Iterator[Check]]]:
-    if probe.norm == "l2":
-        return list(OF_EACH_NORM)
-    found = [*ALL, *(OF_RANDOM_ONES if probe.random else ())]
+    l2 = probe.norm == "l2"
+    found = [*(OF_EACH_NORM if l2 else ALL), *(OF_RANDOM_ONES if probe.random else ())]
     if isinstance(probe.purifier, ComDefendPurifier) and probe.purifier.dtype != torch.float32:
         found.append(record.precision)
     return found

@@ -105,15 +105,15 @@ def frozen(probe: Probe) -> Iterator[Check]:
     count = probe.sizes.drawn
     images, goal = probe.images[:count], Goal(probe.labels[:count])
     with torch.no_grad():
-        again = float((view(images) - view(images)).abs().max())
-    if again > STILL * float(view(images).std()):
+        again, spread = float((view(images) - view(images)).abs().max()), float(view(images).std())
+    if again > STILL * spread:
         yield probe.line(
             "without its randomness", "warn", f"logits differ by up to {again:.2g} under one seed",
             "its random numbers are not those of torch, NumPy or `random`: the draw could not be fixed",
         )  # fmt: skip
         return
     # Not early: a draw goes with the place of an image in its batch, and so must stay there.
-    at = ascend(view, images, goal, probe.epsilon, steps=20, step=0.125)
+    at = ascend(view, images, goal, probe.epsilon, steps=20, step=0.125, norm=probe.norm)
     left = float((~goal.reached(view, at)).float().mean())
     alive = probe.accuracy(probe.pgd(), probe.epsilon, limit=count)
     yield probe.line(

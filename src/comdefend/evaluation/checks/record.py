@@ -116,7 +116,7 @@ def precision(probe: Probe) -> Iterator[Check]:
     twin = copy.deepcopy(probe.purifier)
     assert isinstance(twin, ComDefendPurifier)
     twin.model.float()
-    threat = ThreatModel("linf", probe.epsilon, "white-box")
+    threat = ThreatModel(probe.norm, probe.epsilon, "white-box")
     situation = Situation(probe.view(probe.mode), (probe.name,), probe.pgd(), threat)
     at = probe.judge.attack(situation, probe.images, probe.labels, 0)
     rough, exact = (
