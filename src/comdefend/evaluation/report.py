@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +128,8 @@ def _page(report: Report, pictures: Sequence[tuple[str, bytes]], command: str) -
     flags = "".join(f"<li>{html.escape(flag)}</li>" for flag in _flags(results))
     commits = ", ".join(dict.fromkeys(r.commit or "unknown" for r in results))
     # Of an evaluation that was made in parts, each machine and each version that took part.
-    origins = [origin for r in results for origin in (r.software, r.hardware)]
-    facts = ", ".join(dict.fromkeys(f"{k} {v}" for origin in origins for k, v in origin.items()))
+    origins: list[Mapping[str, Any]] = [*(r.software for r in results), *(r.hardware for r in results)]
+    facts = ", ".join(dict.fromkeys(", ".join(f"{k} {v}" for k, v in origin.items()) for origin in origins))
     threat = card(results)
     if not any(r.knowledge == "white-box" for r in results):
         threat["Not tried"] = "an attacker who knows the defence (white-box). Expect far less"

@@ -31,7 +31,7 @@ OF_EACH_NORM = (
     gradients.reported, gradients.modes, attackers.slow, gradients.budgets, gradients.steps,
     gradients.restarts, attackers.other_attackers, attackers.noise, record.rounding,
 )  # fmt: skip
-"""What is checked under L2 as well; the others are made under L-infinity alone."""
+"""Of those what is checked under L2 as well; the others are made under L-infinity alone."""
 
 OF_RANDOM_ONES = (randomness.expectation, randomness.frozen, randomness.redrawn)
 
@@ -63,8 +63,8 @@ def all_checks(
 
 
 def _that_apply(probe: Probe) -> list[Callable[[Probe], Iterator[Check]]]:
-    l2 = probe.norm == "l2"
-    found = [*(OF_EACH_NORM if l2 else ALL), *(OF_RANDOM_ONES if probe.random else ())]
+    of_norm = OF_EACH_NORM if probe.norm == "l2" else ALL
+    found = [*of_norm, *(OF_RANDOM_ONES if probe.random else ())]
     if isinstance(probe.purifier, ComDefendPurifier) and probe.purifier.dtype != torch.float32:
         found.append(record.precision)
     return found
