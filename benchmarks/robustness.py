@@ -14,7 +14,7 @@ and with COMDEFEND_JOBS=16 their attacks go side by side, which a GPU has room f
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -132,14 +132,19 @@ def begun_with(folder: Path) -> dict[str, str]:
     return found
 
 
-def _of(kind: str, epsilon: int) -> dict[str, Evaluation]:
-    """ComDefend and other purifiers before a classifier trained on clean images, ComDefend before one
-    trained on purified ones, and adversarial training, for which gray-box and white-box are the same.
+def _of(kind: str, epsilon: int, others: Mapping[str, str] | None = None) -> dict[str, Evaluation]:
+    """ComDefend and other purifiers before a classifier trained on clean images (`others` are those of this
+    data alone), ComDefend before one trained on purified ones, and adversarial training, for which gray-box
+    and white-box are the same.
     """
     plain = f"{kind}-resnet9-plain"
     return {
         kind: Evaluation(kind, plain, ("comdefend",), epsilon),
         f"{kind}-rivals": Evaluation(kind, plain, RIVALS, epsilon),
+        **{
+            f"{kind}-{name}": Evaluation(kind, plain, (defence,), epsilon)
+            for name, defence in (others or {}).items()
+        },
         f"{kind}-random": Evaluation(kind, plain, RANDOM, epsilon),
         f"{kind}-purified": Evaluation(kind, f"{kind}-resnet9-purified", ("comdefend",), epsilon),
         f"{kind}-adversarial": Evaluation(
@@ -149,7 +154,8 @@ def _of(kind: str, epsilon: int) -> dict[str, Evaluation]:
 
 
 EVALUATIONS = {
-    **_of("cifar10", 8),
+    # The images of CIFAR-10 were JPEGs before.
+    **_of("cifar10", 8, {"shifted-jpeg": "benchmarks/shifted_jpeg.py:ShiftedJPEG"}),
     # What is trained under attacks on itself is attacked through others as well.
     "cifar10-robust": Evaluation(
         "cifar10", "cifar10-robust-resnet9", ("comdefend:weights=cifar10-robust",), 8,

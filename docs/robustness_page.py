@@ -15,6 +15,7 @@ from comdefend.evaluation.worst_case import WORST, worst_of
 EVALUATIONS = {
     "cifar10": "CIFAR-10, classifier trained on clean images",
     "cifar10-rivals": "CIFAR-10, classifier trained on clean images",
+    "cifar10-shifted-jpeg": "CIFAR-10, classifier trained on clean images",
     "cifar10-random": "CIFAR-10, classifier trained on clean images",
     "cifar10-purified": "CIFAR-10, classifier trained on purified images",
     "cifar10-adversarial": "CIFAR-10, adversarial training",
@@ -45,7 +46,7 @@ def summary(folder: Path) -> str:
         results = found[name]
         checks = [c for c in read_checks(folder / name / "checks.json") if c.status == "fail"]
         clean = {r.defence: r for r in results if r.threat_model is None}
-        if name.endswith(("-rivals", "-random")):  # the undefended classifier is in the line above
+        if name.endswith(("-rivals", "-random", "-jpeg")):  # the undefended classifier is in the line above
             clean.pop("none", None)
         for defence, before in clean.items():
             # What was tried on the bare classifier for the sake of other defences counts as well.

@@ -13,10 +13,12 @@ import torch
 
 from comdefend.atomic import write_json
 from comdefend.attacks import Norm
+from comdefend.data import ImageSet
 from comdefend.evaluation import Result, read_results, wilson, write_results
 from comdefend.evaluation.checks import Check
 from comdefend.evaluation.checks.probe import L2
 from comdefend.evaluation.results import ThreatModel, pack
+from comdefend.purifiers import JPEG
 from tests.conftest import ROOT
 
 MADE = {
@@ -143,6 +145,18 @@ def test_the_parts_of_an_evaluation_make_its_attacks(monkeypatch: pytest.MonkeyP
         parts = [made(part) for part in evaluation.parts().values()]
         assert set().union(*parts) == made(evaluation)
         assert sum(map(len, parts)) == len(made(evaluation))  # each once
+
+
+def test_a_shifted_jpeg_compresses_on_another_grid(sample: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    shifted, usual = __import__("shifted_jpeg").ShiftedJPEG(), JPEG()
+    images = usual(sample.images([0, 1, 2, 3]))  # JPEGs already, as those of CIFAR-10
+    assert (usual(images) - images).abs().mean() < 0.1 * (shifted(images) - images).abs().mean()
+    assert shifted(images[..., :20, :27]).shape == (4, 3, 20, 27)
+    at = images.clone().requires_grad_(True)
+    shifted.surrogate(at).sum().backward()
+    assert at.grad is not None
+    assert (at.grad != 0).flatten(1).any(1).all()
 
 
 def test_an_evaluation_goes_on_as_it_began(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def classifier(sample: ImageSet) -> nn.Module:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = Sizes(images=12, drawn=6, few=6, noise=100, queries=200, draws=(1, 2, 4))
+    sizes = Sizes(images=12, fewest=6, drawn=6, few=6, noise=100, queries=200, draws=(1, 2, 4))
     monkeypatch.setattr("comdefend.evaluation.checks.probe.SIZES", sizes)
 
 
@@ -249,6 +249,12 @@ def test_too_few_images_are_noticed(classifier: nn.Module, sample: ImageSet) -> 
     found = checks(classifier, Identity(), sample)["images"]
     assert found.status == "warn"
     assert found.figure == "24 attacked, 12 of them by the checks, which let differences up to 12.5% pass"
+
+
+def test_hardly_any_images_fail(classifier: nn.Module, sample: ImageSet) -> None:
+    """A gate that a handful of images opens would be none."""
+    assert checks(classifier, Identity(), sample, limit=5)["images"].status == "fail"
+    assert Sizes().fewest == 30
 
 
 def test_what_cannot_be_tested_is_skipped(classifier: nn.Module, sample: ImageSet) -> None:

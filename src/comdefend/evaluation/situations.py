@@ -129,7 +129,7 @@ def white_box(
         found += [
             Situation(
                 target, (name,), PGD(), ThreatModel("linf", epsilon, "white-box"),
-                source="its surrogate", limit=SCAN,
+                source="its surrogate",
             )
             for norm, epsilon in budgets if norm == "linf"
         ]  # fmt: skip
@@ -245,12 +245,9 @@ def transfers(
     for reference, purifier in stand_ins.items():
         target = AdaptiveView(classifier, purifier, mode=gradient_modes(purifier)[0])
         found += [
-            Situation(
-                target, tuple(defences), PGD(), ThreatModel("linf", epsilon),
-                source=reference, limit=FEW,
-            )
+            Situation(target, tuple(defences), PGD(), ThreatModel("linf", epsilon), source=reference)
             for epsilon in budgets
-        ]  # fmt: skip
+        ]
     return found
 
 

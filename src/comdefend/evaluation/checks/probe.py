@@ -68,12 +68,13 @@ def made_at(checks: Sequence[Check]) -> str:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much checks look at: images, those of a check that goes through many draws of a random defence,
-    and those of one that takes its time with each; random draws of noise and queries for an image; draws
-    behind a gradient.
+    """How much checks look at: images, and of how few nothing can be learnt; those of a check that goes
+    through many draws of a random defence, and those of one that takes its time with each; random draws of
+    noise and queries for an image; draws behind a gradient.
     """
 
     images: int = 128
+    fewest: int = 30
     drawn: int = 48
     few: int = 16
     noise: int = 1000

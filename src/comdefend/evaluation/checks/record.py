@@ -33,12 +33,12 @@ def clean_accuracy(probe: Probe) -> Iterator[Check]:
 
 def images(probe: Probe) -> Iterator[Check]:
     """What the other checks can notice with the images that there are."""
-    few, tolerated = len(probe.images), probe.tolerance(len(probe.images))
+    few, fewest = len(probe.images), probe.sizes.fewest
     yield probe.line(
-        "images", "warn" if few < ENOUGH else "pass",
+        "images", "fail" if few < fewest else "warn" if few < ENOUGH else "pass",
         f"{probe.clean.n} attacked, {few} of them by the checks, which let differences up to "
-        f"{tolerated:.1%} pass",
-        f"with fewer than {ENOUGH} images a weak attack can go unnoticed",
+        f"{probe.tolerance(few):.1%} pass",
+        f"with fewer than {ENOUGH} images a weak attack can go unnoticed, with fewer than {fewest} any can",
     )  # fmt: skip
 
 
