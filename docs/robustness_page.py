@@ -46,13 +46,13 @@ def summary(folder: Path) -> str:
         results = found[name]
         checks = [c for c in read_checks(folder / name / "checks.json") if c.status == "fail"]
         clean = {r.defence: r for r in results if r.threat_model is None}
-        if name.endswith(("-rivals", "-random", "-jpeg")):  # the undefended classifier is in the line above
+        alike = [n for n, t in EVALUATIONS.items() if t == title]
+        if name != alike[0]:  # the undefended classifier is in a line above
             clean.pop("none", None)
         for defence, before in clean.items():
             # What was tried on the bare classifier for the sake of other defences counts as well.
-            beside = [n for n, t in EVALUATIONS.items() if t == title] if defence == "none" else [name]
             own = [
-                r for n in beside for r in found[n]
+                r for n in (alike if defence == "none" else [name]) for r in found[n]
                 if r.defence == defence and r.threat_model and r.attack != WORST
             ]  # fmt: skip
             failed = [c for c in checks if c.defence == defence]

@@ -27,8 +27,8 @@ MADE = {
 N = 8
 
 
-def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+def load(name: str, monkeypatch: pytest.MonkeyPatch, folder: str = "docs") -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / folder))
     return __import__(name)
 
 
@@ -113,8 +113,7 @@ def test_ablations_are_shown_in_their_order_with_and_without_a_purifier(
 
 
 def test_the_ablations_of_the_benchmark_are_those_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    benchmark = __import__("ablations")
+    benchmark = load("ablations", monkeypatch, "benchmarks")
     assert list(benchmark.ABLATIONS) == list(load("ablations_page", monkeypatch).CHANGED)
     recipes = {name: benchmark.recipe_of(name) for name in benchmark.ABLATIONS}
     assert len({str(recipe.to_dict()) for recipe in recipes.values()}) == len(recipes)
@@ -128,8 +127,7 @@ def test_the_ablations_of_the_benchmark_are_those_of_the_page(monkeypatch: pytes
 
 
 def test_the_parts_of_an_evaluation_make_its_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    benchmark = __import__("robustness")
+    benchmark = load("robustness", monkeypatch, "benchmarks")
 
     def made(one: Any) -> set[tuple[str, str, str]]:
         """Every attack that follows gradients of an attacker, and every one that asks of the last."""
@@ -148,8 +146,7 @@ def test_the_parts_of_an_evaluation_make_its_attacks(monkeypatch: pytest.MonkeyP
 
 
 def test_a_shifted_jpeg_compresses_on_another_grid(sample: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    shifted, usual = __import__("shifted_jpeg").ShiftedJPEG(), JPEG()
+    shifted, usual = load("shifted_jpeg", monkeypatch, "benchmarks").ShiftedJPEG(), JPEG()
     images = usual(sample.images([0, 1, 2, 3]))  # JPEGs already, as those of CIFAR-10
     assert (usual(images) - images).abs().mean() < 0.1 * (shifted(images) - images).abs().mean()
     assert shifted(images[..., :20, :27]).shape == (4, 3, 20, 27)
@@ -160,8 +157,7 @@ def test_a_shifted_jpeg_compresses_on_another_grid(sample: ImageSet, monkeypatch
 
 
 def test_an_evaluation_goes_on_as_it_began(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    benchmark = __import__("robustness")
+    benchmark = load("robustness", monkeypatch, "benchmarks")
     assert benchmark.begun_with(tmp_path) == {}
     in_half = {"dtype": "bfloat16"}
     kept = [result("n", "c", 3, batch=500, fingerprint="1", defence_settings=in_half)]

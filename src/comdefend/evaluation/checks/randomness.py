@@ -105,8 +105,9 @@ def frozen(probe: Probe) -> Iterator[Check]:
     count = probe.sizes.drawn
     images, goal = probe.images[:count], Goal(probe.labels[:count])
     with torch.no_grad():
-        again, spread = float((view(images) - view(images)).abs().max()), float(view(images).std())
-    if again > STILL * spread:
+        once, twice = view(images), view(images)
+    again = float((once - twice).abs().max())
+    if again > STILL * float(once.std()):
         yield probe.line(
             "without its randomness", "warn", f"logits differ by up to {again:.2g} under one seed",
             "its random numbers are not those of torch, NumPy or `random`: the draw could not be fixed",
