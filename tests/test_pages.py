@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -217,6 +217,42 @@ def test_the_summary_marks_what_checks_doubt_and_what_autoattack_did_not_see(
     assert "†" not in bare
     assert "‡" not in bare
     assert rival.split("|")[-2].endswith("† ‡ ")
+
+
+@pytest.mark.parametrize(
+    ("failing", "norm", "checked", "mark"),
+    [
+        ("twice the steps", "linf", ["twice the steps"], "†"),
+        ("twice the steps", "l2", ["twice the steps", f"twice the steps{L2}"], ""),
+        (f"twice the steps{L2}", "linf", ["twice the steps", f"twice the steps{L2}"], ""),
+        ("randomness", "linf", ["randomness"], "†"),
+        ("randomness", "l2", ["randomness"], "†"),
+    ],
+)
+def test_what_is_checked_once_speaks_against_both_norms(
+    failing: str, norm: Norm, checked: list[str], mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = load("robustness_page", monkeypatch)
+    made = result("c", "it", 4, "autoattack", threat_model=ThreatModel(norm, 0.5, "white-box"))
+    checks = [Check("it", name, "fail" if name == failing else "pass", "", "") for name in checked]
+    assert page._marks(result("c", "it", N), [made], checks, norm).strip() == mark
+
+
+@pytest.mark.parametrize(("found", "mark"), [(7, ""), (3, "†")])
+def test_what_autoattack_finds_more_of_an_undefended_classifier_is_marked(
+    found: int, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = load("robustness_page", monkeypatch)
+
+    def left(attack: str, right: int, count: int) -> Result:
+        shares = torch.zeros(count)
+        shares[:right] = 1
+        made = result("c", "none", 0, attack, threat_model=ThreatModel("l2", 0.5, "white-box"))
+        return replace(made, n=count, correct=right, right=pack(shares))
+
+    clean = replace(left("none", 200, 200), threat_model=None)
+    made = [left("pgd-l2", 8, 200), left("autoattack-l2", found, 100)]
+    assert page._marks(clean, made, [], "l2").strip() == mark
 
 
 @pytest.mark.parametrize("name", ["cifar10", "fashion-mnist"])

@@ -16,6 +16,8 @@ from comdefend.attacks import (
     Attack,
     CarliniWagner,
     Goal,
+    Square,
+    SquareOfMeans,
     attack_names,
     find_attack,
 )
@@ -297,3 +299,24 @@ def test_two_classes_are_enough_for_apgd() -> None:
     images = torch.rand(4, 3, 16, 16)
     made = APGD(steps=2)(TinyClassifier(classes=2), images, torch.tensor([0, 1, 0, 1]), epsilon=0.1)
     assert float((made - images).abs().max()) <= 0.1 + 1e-5
+
+
+def test_square_searches_on_where_answers_are_drawn() -> None:
+    """A model that is wrong of a third of the draws of an image, and of more where it is brighter."""
+
+    class Drawn(nn.Module):
+        def forward(self, at: Tensor) -> Tensor:
+            brighter = (at.mean((1, 2, 3)) - 0.5) / 0.1
+            wrong = (torch.rand(len(at)) < 0.33 + 0.33 * brighter).float()
+            return torch.stack([1 - wrong, wrong, *[torch.zeros(len(at))] * 2], 1)
+
+    images, labels = torch.full((60, 1, 8, 8), 0.5), torch.zeros(60, dtype=torch.int64)
+    torch.manual_seed(0)
+    plain, on_means = (
+        attack(Drawn(), images, labels, epsilon=0.1)
+        for attack in (Square(queries=40), SquareOfMeans(queries=40))
+    )
+    untouched, left = ((made == images).flatten(1).all(1).sum() for made in (plain, on_means))
+    assert untouched > 20
+    assert left == 0
+    assert distance(images, on_means, "linf").max() <= 0.1 + 1e-5

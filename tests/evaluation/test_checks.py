@@ -19,7 +19,7 @@ from comdefend.errors import RequestError
 from comdefend.evaluation import Report, evaluate
 from comdefend.evaluation.checks import Check, Probe, keep_checks, read_checks
 from comdefend.evaluation.checks.attackers import black_box, noise, slow
-from comdefend.evaluation.checks.gradients import modes, one_step, restarts, saturated
+from comdefend.evaluation.checks.gradients import dropped, modes, one_step, restarts, saturated
 from comdefend.evaluation.checks.planted import plant
 from comdefend.evaluation.checks.probe import Sizes
 from comdefend.evaluation.checks.randomness import expectation, frozen, redrawn
@@ -335,6 +335,31 @@ def test_modes_that_were_left_out_wrongly_are_noticed(made_of: Callable[..., dic
     two = replace(result([1] * 60 + [0] * 40, "pgd", "white-box", "two"), trial=True)
     assert made_of(full, one, two)["gradient modes left out"].status == "warn"
     assert made_of(full, one)["gradient modes left out"].status == "pass"
+
+
+def test_modes_that_were_left_out_are_tried_on_what_withstood(
+    classifier: nn.Module, sample: ImageSet
+) -> None:
+    """All of 24 images withstood a mode that finds nothing; one that a few were tried on finds most."""
+    judge = Judge(
+        classifier, {"it": GradientKiller()}, sample, sample.pick(24, seed=0), seed=0, batch=24, device="cpu"
+    )  # fmt: skip
+
+    def found(*others: Result) -> list[Check]:
+        clean = replace(result([1] * 24, "none", "white-box"), threat_model=None)
+        threat = ThreatModel("linf", 0.1, "white-box")
+        made = [result([1] * 24, "pgd", "white-box", "autograd"), *others]
+        of = [clean, *(replace(r, threat_model=threat) for r in made)]
+        return list(dropped(Probe(judge, "it", of, epsilon=0.1, draws=1)))
+
+    (line,) = found(replace(result([1] * 12, "pgd", "white-box", "identity"), trial=True))
+    assert line.status == "fail"
+    assert re.search(r"of 6 images that withstood the 1 modes break .* too many: identity", line.figure)
+    assert not found()
+    assert not found(result([1] * 24, "pgd", "white-box", "identity"))
+    fallen = result([0] * 24, "pgd", "white-box", "autograd")
+    (line,) = found(fallen, replace(result([1] * 12, "pgd", "white-box", "identity"), trial=True))
+    assert line.status == "skip"
 
 
 def test_weak_black_box_attacks_are_noticed(made_of: Callable[..., dict[str, Check]]) -> None:

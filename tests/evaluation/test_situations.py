@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from comdefend.attacks import PGD
+from comdefend.attacks import PGD, AutoAttack, AutoAttackL2, Square, SquareOfMeans
 from comdefend.attacks.adaptive import gradient_modes
 from comdefend.data import ImageSet
 from comdefend.errors import MissingExtraError, RequestError
 from comdefend.evaluation import Report, ThreatModel, evaluate
 from comdefend.evaluation.judge import Situation
-from comdefend.evaluation.situations import MOST, best_together, white_box
+from comdefend.evaluation.situations import MOST, best_together, black_box, white_box
 from comdefend.evaluation.worst_case import WORST
 from comdefend.purifiers import Chain, ComDefendPurifier, Purifier, load_purifier
 from tests.conftest import TinyClassifier, tiny_model
@@ -139,6 +139,36 @@ def test_nothing_is_looked_for_beside_a_mode_that_leaves_nothing() -> None:
     assert {s.mode for s in made if s.trial} == set(gradient_modes(purifier))
 
 
+def test_slow_attacks_go_through_the_mode_whose_other_attacks_left_least() -> None:
+    """Ten steps break more in one of two modes, and the whole attack in the other."""
+    scanned = {"surrogate": [0.0, 0.0, 1.0], "identity": [1.0, 1.0, 0.0]}
+    in_full = {"surrogate": [1.0, 1.0, 1.0], "identity": [0.0, 1.0, 0.0]}
+
+    def left(situation: Situation) -> Tensor:
+        found = scanned if situation.trial else in_full
+        return torch.tensor(found.get(situation.mode, [1.0, 1.0, 1.0]))
+
+    made = white_box(
+        TinyClassifier(classes=10), "tiny", ComDefendPurifier(tiny_model()),
+        [(AutoAttack(), BUDGET), (AutoAttackL2(), 0.5), (PGD(), BUDGET)], modes=None, draws=1, images=200,
+        scan=left,
+    )  # fmt: skip
+    whole = [(s.attack.name, s.mode) for s in made if s.attack and s.mode and not s.trial]
+    assert whole == [
+        ("pgd", "surrogate"), ("pgd", "identity"),
+        ("autoattack", "identity"), ("autoattack-l2", "surrogate"),
+    ]  # fmt: skip
+
+
+def test_a_random_defence_is_asked_by_a_square_that_no_lucky_answer_stops() -> None:
+    asked = Square(queries=7, reference="square:queries=7")
+    for defence, kind in ((load_purifier("resize-pad"), SquareOfMeans), (load_purifier("jpeg"), Square)):
+        (made,) = black_box(TinyClassifier(classes=10), "it", defence, [(asked, BUDGET)], draws=3)
+        assert type(made.attack) is kind
+        assert made.attack.title == "square:queries=7"
+        assert made.attack.settings() == {"queries": 7}
+
+
 def test_a_search_that_always_finds_better_ends() -> None:
     def left(situation: Situation) -> Tensor:
         kind, _, temperature = situation.mode.partition("tempered-")
@@ -250,12 +280,13 @@ def test_images_made_on_another_classifier_are_tried_too(sample: ImageSet) -> No
             return logits
 
     made = evaluate(
-        Turned(), "none", data=sample, attacks=["pgd"], protocols=["fixed"], epsilons=[BUDGET], limit=50,
-        sources=["cifar10-resnet9-plain"],
+        Turned(), "none", data=sample, attacks=["pgd", "pgd-l2"], protocols=["fixed"], epsilons=[BUDGET],
+        limit=50, sources=["cifar10-resnet9-plain"],
     )  # fmt: skip
-    (moved,) = [r for r in made.results if r.via == "transfer from cifar10-resnet9-plain"]
+    moved, also = [r for r in made.results if r.via == "transfer from cifar10-resnet9-plain"]
     (own,) = [r for r in made.results if r.attack == "pgd" and not r.via]
     assert moved.threat_model == own.threat_model == ThreatModel("linf", BUDGET)
-    assert moved.n == own.n == 50
+    assert also.threat_model == ThreatModel("l2", 0.5)
+    assert moved.n == also.n == own.n == 50
     assert moved.accuracy >= own.accuracy
     assert moved.fingerprint != own.fingerprint

@@ -3,7 +3,7 @@
 from dataclasses import fields, replace
 from math import inf
 
-from comdefend.attacks.autoattack import APGD, AutoAttack, AutoAttackL2, Square
+from comdefend.attacks.autoattack import APGD, AutoAttack, AutoAttackL2, Square, SquareOfMeans
 from comdefend.attacks.base import (
     OF_THE_EVALUATION,
     PROTOCOLS,
@@ -49,6 +49,7 @@ __all__ = [
     "Norm",
     "Protocol",
     "Square",
+    "SquareOfMeans",
     "attack_names",
     "check_adversarial",
     "check_protocol",

@@ -96,8 +96,8 @@ def evaluate(
     - `modes`: gradient modes of white-box attacks, by default all that a defence has (see
       `evaluation.situations`); `draws` of a random defence are behind each gradient.
     - `stand_ins`: references of purifiers, behind which a gray-box attacker attacks the classifier too;
-      `sources`: references of other classifiers that PGD (fixed, L-infinity) is run on, as by an attacker who
-      has not even this one.
+      `sources`: references of other classifiers that PGD (fixed) is run on, as by an attacker who has not
+      even this one. Both under each norm that is attacked.
     - `batch` bounds memory, and what an attack draws at random depends on it; by default a hundred images or,
       of large ones, `PIXELS_AT_ONCE`.
     - `device`: modules are moved there, and otherwise left as they were; `dtype`: what purifiers given by
@@ -231,8 +231,8 @@ def _attack_all(
     if "gray-box" in request.knowledge:
         wanted, notes = request.by_protocol()
         run.run_all(situations.gray_box(network, names, request.budgets(wanted), alone=request.gray_box_only))
-        run.run_all(situations.transfers(network, stand_ins, names, request.linf))
-        run.run_all(situations.from_others(sources, names, request.linf))
+        run.run_all(situations.transfers(network, stand_ins, names, request.spent()))
+        run.run_all(situations.from_others(sources, names, request.spent()))
     if "white-box" in request.knowledge:
         seen = list(request.budgets(request.gradient_based()))
         for name, module in defences.items():

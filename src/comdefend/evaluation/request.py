@@ -118,12 +118,18 @@ class Request:
             for epsilon in dict.fromkeys(chosen):
                 yield attack, epsilon
 
+    def spent(self) -> list[tuple[Norm, float]]:
+        """Budgets under each norm: all under L-infinity, and those under L2 that an attack spends."""
+        asked = self.budgets(self.gradient_based())
+        found: list[tuple[Norm, float]] = [("linf", epsilon) for epsilon in self.linf]
+        found += [("l2", epsilon) for attack, epsilon in asked if attack.norm == "l2" and epsilon]
+        return list(dict.fromkeys(found))
+
     def checked_at(self) -> dict[Norm, float]:
         """The budget that checks are made at, under L-infinity always, under L2 where it is attacked."""
-        asked = self.budgets(self.gradient_based())
         own: dict[Norm, list[float]] = {
             "linf": list(self.linf or (USUAL["linf"],)),
-            "l2": [epsilon for attack, epsilon in asked if attack.norm == "l2" and epsilon],
+            "l2": [epsilon for norm, epsilon in self.spent() if norm == "l2"],
         }
         return {
             norm: min(some, key=lambda epsilon: abs(epsilon - USUAL[norm]))

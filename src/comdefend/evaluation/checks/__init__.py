@@ -20,16 +20,16 @@ __all__ = ["Check", "Probe", "all_checks", "keep_checks", "made_at", "read_check
 
 ALL = (
     record.clean_accuracy, record.images, gradients.gradients, gradients.reported, gradients.modes,
-    attackers.slow, gradients.one_step, gradients.budgets, gradients.steps, gradients.restarts,
-    attackers.other_attackers, attackers.gradient_free, attackers.black_box, attackers.noise,
-    randomness.randomness, randomness.alone, gradients.planted, record.limits, record.rounding,
-    record.warnings,
+    gradients.dropped, attackers.slow, gradients.one_step, gradients.budgets, gradients.steps,
+    gradients.restarts, attackers.other_attackers, attackers.gradient_free, attackers.black_box,
+    attackers.noise, randomness.randomness, randomness.alone, gradients.planted, record.limits,
+    record.rounding, record.warnings,
 )  # fmt: skip
 """In the order of the report."""
 
 OF_EACH_NORM = (
-    gradients.reported, gradients.modes, attackers.slow, gradients.budgets, gradients.steps,
-    gradients.restarts, attackers.other_attackers, attackers.noise, record.rounding,
+    gradients.reported, gradients.modes, gradients.dropped, attackers.slow, gradients.budgets,
+    gradients.steps, gradients.restarts, attackers.other_attackers, attackers.noise, record.rounding,
 )  # fmt: skip
 """Of those what is checked under L2 as well; the others are made under L-infinity alone."""
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from comdefend.attacks import Square
+from comdefend.attacks import Square, SquareOfMeans
 from comdefend.errors import MissingExtraError
 from comdefend.evaluation.checks.probe import NOBODY, Check, Probe
 from comdefend.evaluation.worst_case import WORST
@@ -71,8 +71,9 @@ def gradient_free(probe: Probe) -> Iterator[Check]:
     if not rows:
         yield probe.line(name, "skip", NOBODY, meaning)
         return
+    square = SquareOfMeans if probe.random else Square
     try:
-        after = probe.retry(Square(queries=probe.sizes.queries), "autograd", rows)
+        after = probe.retry(square(queries=probe.sizes.queries), "autograd", rows)
     except MissingExtraError as error:
         yield probe.line(name, "warn", str(error), meaning)
         return

@@ -110,6 +110,33 @@ def modes(probe: Probe) -> Iterator[Check]:
     )  # fmt: skip
 
 
+def dropped(probe: Probe) -> Iterator[Check]:
+    """The gradient modes that were tried on some images and did not go on, by another loss than there and on
+    images that withstood all attacks, wherever they are.
+    """
+    worst = probe.worst()
+    of_norm = [r for r in probe.results if r.norm == probe.norm and r.mode not in ("", ESTIMATED)]
+    kept = {r.mode for r in of_norm if not r.trial}
+    left_out = [mode for mode in dict.fromkeys(r.mode for r in of_norm) if mode not in kept]
+    if worst is None or not left_out:
+        return
+    name = "gradient modes left out, again"
+    meaning = "what withstood all attacks must withstand them in the other modes as well"
+    rows = probe.standing(worst)[: probe.sizes.few]
+    if not rows:
+        yield probe.line(name, "skip", NOBODY, meaning)
+        return
+    broken = {mode: probe.broken(probe.pgd(steps=10), mode, rows, worst) for mode in left_out}
+    better = [mode for mode in left_out if probe.found_more(broken[mode], len(rows), worst)]
+    most = max(left_out, key=broken.__getitem__)
+    yield probe.line(
+        name, "fail" if better else "pass",
+        f"of {len(rows)} images that withstood the {len(left_out)} modes break at most "
+        f"{broken[most]:.3g} ({most})" + (f"; too many: {', '.join(better)}" if better else ""),
+        meaning,
+    )  # fmt: skip
+
+
 def one_step(probe: Probe) -> Iterator[Check]:
     """PGD must leave no more than FGSM: that of the check, and those that were reported."""
     one, many = probe.accuracy(FGSM(), probe.epsilon), probe.accuracy(probe.pgd(), probe.epsilon)

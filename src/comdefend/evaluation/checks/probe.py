@@ -85,6 +85,13 @@ class Sizes:
 SIZES = Sizes()
 
 
+def tolerance(images: int, *, random: bool) -> float:
+    """The difference of accuracies on so many images that is not held against an attack: a point, or one
+    image, and of a random defence, which is judged in other draws, two points more.
+    """
+    return max(POINT, 1.5 / images) + (2 * POINT if random else 0)
+
+
 class Probe:
     """One defence under one norm, at the budget `epsilon` (L-infinity: a fraction); `results` are those of
     the evaluation, which must know white-box attacks on it.
@@ -231,7 +238,7 @@ class Probe:
 
     def tolerance(self, images: int) -> float:
         """The difference of accuracies on so many images that is not held against an attack."""
-        return max(POINT, 1.5 / images) + (2 * POINT if self.random else 0)
+        return tolerance(images, random=self.random)
 
     def at_budget(self, result: Result) -> bool:
         threat = result.threat_model
