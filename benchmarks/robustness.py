@@ -92,13 +92,12 @@ class Evaluation:
         make the ones on the bare classifier, too. Only the checks are missing then.
         """
         attacks = self.attacks.split(",")
-        slow = [attack for attack in attacks if attack.startswith("autoattack")]
         asking = [attack for attack in attacks if attack.startswith(("square", "hopskipjump"))]
-        quick = [attack for attack in attacks if attack not in (*slow, *asking)]
         found = {}
         for number, defence in enumerate(self.defences):
-            for some in (quick, *([attack] for attack in slow)):
-                found[f"white-box-{number}-{some[0]}"] = replace(
+            for norm in ("linf", "l2"):  # together: the quick attacks say which mode slow ones take
+                some = [a for a in attacks if a not in asking and (norm == "l2") == ("-l2" in a)]
+                found[f"white-box-{number}-{norm}"] = replace(
                     self, defences=(defence,), knowledge="white-box", attacks=",".join(some)
                 )
         if "gray-box" in self.knowledge:

@@ -10,7 +10,7 @@ from comdefend.evaluation.checks import Check, made_at, read_checks
 from comdefend.evaluation.checks.probe import L2, tolerance
 from comdefend.evaluation.tables import both, caption, counted, label, percent, rows
 from comdefend.evaluation.tables import defences as names_of_defences
-from comdefend.evaluation.worst_case import WORST, worst_of
+from comdefend.evaluation.worst_case import WORST, without_slow, worst_of
 
 EVALUATIONS = {
     "cifar10": "CIFAR-10, classifier trained on clean images",
@@ -42,9 +42,10 @@ def summary(folder: Path) -> str:
     )  # fmt: skip
     lines = []
     found = {name: _results(folder, name) for name in EVALUATIONS}
+    checked = {name: read_checks(folder / name / "checks.json") for name in EVALUATIONS}
+    twice = {c.name.removesuffix(L2) for checks in checked.values() for c in checks if c.name.endswith(L2)}
     for name, title in EVALUATIONS.items():
         results = found[name]
-        checks = read_checks(folder / name / "checks.json")
         clean = {r.defence: r for r in results if r.threat_model is None}
         alike = [n for n, t in EVALUATIONS.items() if t == title]
         if name != alike[0]:  # the undefended classifier is in a line above
@@ -55,10 +56,10 @@ def summary(folder: Path) -> str:
                 r for n in (alike if defence == "none" else [name]) for r in found[n]
                 if r.defence == defence and r.threat_model and r.attack != WORST
             ]  # fmt: skip
-            its = [c for c in checks if c.defence == defence]
+            its = [c for c in checked[name] if c.defence == defence]
             cells = [
                 _worst(before, own, knowledge, protocol, norm)
-                + (_marks(before, own, its, norm) if knowledge == "white-box" else "")
+                + (_marks(before, own, its, norm, twice) if knowledge == "white-box" else "")
                 for knowledge, protocol, norm in (
                     ("gray-box", "minimal", "linf"), ("gray-box", "fixed", "linf"),
                     ("gray-box", "fixed", "l2"), ("black-box", "fixed", "linf"), ("white-box", None, "linf"),
@@ -108,33 +109,35 @@ def _worst(clean: Result, results: list[Result], knowledge: str, protocol: str |
     return f"**{cell}**" if knowledge == "white-box" and norm == "linf" else cell
 
 
-def _marks(clean: Result, results: list[Result], checks: list[Check], norm: str) -> str:
-    """What speaks against a white-box number of one defence: a check that failed, no AutoAttack."""
+def _marks(clean: Result, results: list[Result], checks: list[Check], norm: str, twice: set[str]) -> str:
+    """What speaks against a white-box number of one defence: a check that failed, no AutoAttack. Checks that
+    are not among those made `twice`, under both norms, speak against both numbers.
+    """
     made = [r for r in results if r.knowledge == "white-box" and r.threat_model and r.norm == norm]
     if not made:
         return ""
-    names = {c.name for c in checks}
-    # What was looked at under one norm only says something of the other as well.
+    failed = [c.name for c in checks if c.status == "fail"]
     doubted = any(
-        c.status == "fail"
-        and (c.name.endswith(L2) == (norm == "l2") or c.name.removesuffix(L2) + L2 not in names)
-        for c in checks
-    ) or (not checks and _unfinished(clean, made))
+        name.endswith(L2) == (norm == "l2") or name.removesuffix(L2) not in twice for name in failed
+    )
+    if not checks:
+        doubted = _slow_found_more(clean, made)
     return " †" * doubted + " ‡" * (not any(r.attack.startswith("autoattack") for r in made))
 
 
-def _unfinished(clean: Result, made: list[Result]) -> bool:
-    """What a check says of a defence, of a classifier that was not checked beside one: whether slow attacks
-    found more on the images that they were given.
+def _slow_found_more(clean: Result, made: list[Result]) -> bool:
+    """Whether slow attacks found more of the images that they were given than the others did: of a classifier
+    that is not checked, since it stands beside purifiers.
     """
-    threat = made[0].threat_model
-    assert threat is not None
-    worst = worst_of(clean, made, threat)
+    within = [r for r in made if r.threat_model and r.threat_model.epsilon is not None]
+    if not within:
+        return False
+    assert within[0].threat_model is not None
+    worst = worst_of(clean, within, within[0].threat_model)
     if worst.every is None:
         return False
-    quick = worst_of(clean, [r for r in made if r.n == worst.n], threat)
-    count, left = worst.every
-    return float(quick.shares[:count].mean()) - left / count > tolerance(count, random=False)
+    count, before, after = without_slow(clean, within, worst)
+    return before - after > tolerance(count, random=False)
 
 
 def _results(folder: Path, name: str) -> list[Result]:

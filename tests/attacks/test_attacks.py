@@ -301,14 +301,17 @@ def test_two_classes_are_enough_for_apgd() -> None:
     assert float((made - images).abs().max()) <= 0.1 + 1e-5
 
 
-def test_square_searches_on_where_answers_are_drawn() -> None:
-    """A model that is wrong of a third of the draws of an image, and of more where it is brighter."""
+@pytest.mark.parametrize("scale", [1, 1e4])
+def test_square_searches_on_where_answers_are_drawn(scale: float) -> None:
+    """A model that is wrong in a third of the draws of an image, and in more where it is brighter."""
+    seen: list[int] = []
 
     class Drawn(nn.Module):
         def forward(self, at: Tensor) -> Tensor:
+            seen.append(len(at))
             brighter = (at.mean((1, 2, 3)) - 0.5) / 0.1
             wrong = (torch.rand(len(at)) < 0.33 + 0.33 * brighter).float()
-            return torch.stack([1 - wrong, wrong, *[torch.zeros(len(at))] * 2], 1)
+            return scale * torch.stack([1 - wrong, wrong, *[torch.zeros(len(at))] * 2], 1)
 
     images, labels = torch.full((60, 1, 8, 8), 0.5), torch.zeros(60, dtype=torch.int64)
     torch.manual_seed(0)
@@ -319,4 +322,5 @@ def test_square_searches_on_where_answers_are_drawn() -> None:
     untouched, left = ((made == images).flatten(1).all(1).sum() for made in (plain, on_means))
     assert untouched > 20
     assert left == 0
+    assert seen[-41:] == [60] * 41  # a start and 40 queries, each for all images
     assert distance(images, on_means, "linf").max() <= 0.1 + 1e-5

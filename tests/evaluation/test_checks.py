@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from comdefend.attacks import FGSM, PGD, Attack
+from comdefend.attacks import FGSM, PGD, Attack, Square, SquareOfMeans
 from comdefend.cli import main
 from comdefend.data import ImageSet
 from comdefend.errors import RequestError
 from comdefend.evaluation import Report, evaluate
-from comdefend.evaluation.checks import Check, Probe, keep_checks, read_checks
-from comdefend.evaluation.checks.attackers import black_box, noise, slow
+from comdefend.evaluation.checks import ALL, OF_EACH_NORM, Check, Probe, keep_checks, read_checks
+from comdefend.evaluation.checks.attackers import black_box, gradient_free, noise, slow
 from comdefend.evaluation.checks.gradients import dropped, modes, one_step, restarts, saturated
 from comdefend.evaluation.checks.planted import plant
 from comdefend.evaluation.checks.probe import Sizes
@@ -352,14 +352,35 @@ def test_modes_that_were_left_out_are_tried_on_what_withstood(
         of = [clean, *(replace(r, threat_model=threat) for r in made)]
         return list(dropped(Probe(judge, "it", of, epsilon=0.1, draws=1)))
 
+    assert dropped in ALL
+    assert dropped in OF_EACH_NORM
     (line,) = found(replace(result([1] * 12, "pgd", "white-box", "identity"), trial=True))
     assert line.status == "fail"
-    assert re.search(r"of 6 images that withstood the 1 modes break .* too many: identity", line.figure)
+    assert re.search(r"identity breaks [3-6] of 6 looked at .* too much: identity", line.figure)
     assert not found()
     assert not found(result([1] * 24, "pgd", "white-box", "identity"))
     fallen = result([0] * 24, "pgd", "white-box", "autograd")
     (line,) = found(fallen, replace(result([1] * 12, "pgd", "white-box", "identity"), trial=True))
     assert line.status == "skip"
+
+
+@pytest.mark.parametrize(("defence", "kind"), [(Identity(), Square), (ResizePad(), SquareOfMeans)])
+def test_the_search_without_gradients_suits_the_defence(
+    defence: Purifier, kind: type, classifier: nn.Module, sample: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Attack] = []
+
+    def spied(self: Probe, attack: Attack, mode: str, rows: list[int]) -> Tensor:
+        tried.append(attack)
+        return torch.ones(len(rows))
+
+    monkeypatch.setattr(Probe, "retry", spied)
+    judge = Judge(classifier, {"it": defence}, sample, sample.pick(9, seed=0), seed=0, batch=9, device="cpu")
+    clean = replace(result([1] * 9, "none", "white-box"), threat_model=None)
+    probe = Probe(judge, "it", [clean, result([1] * 9, "pgd", "white-box")], epsilon=8 / 255, draws=2)
+    (line,) = gradient_free(probe)
+    assert line.status == "pass"
+    assert [type(attack) for attack in tried] == [kind]
 
 
 def test_weak_black_box_attacks_are_noticed(made_of: Callable[..., dict[str, Check]]) -> None:

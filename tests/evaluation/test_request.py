@@ -23,7 +23,10 @@ def request(**changed: object) -> Request:
         ({"attacks": "fgms", "knowledge": "white-box"}, "did you mean fgsm"),
         ({"protocols": "maximal", "knowledge": "white-box"}, "no protocol 'maximal'"),
         ({"linf": ()}, "attack 'fgsm' needs a budget, and epsilons is empty"),
-        ({"attacks": "pgd-l2", "linf": (), "sources": "cifar10-resnet9"}, "epsilons is empty"),
+        (
+            {"attacks": "cw", "protocols": "minimal", "sources": "cifar10-resnet9"},
+            "other attacks, and cw has",
+        ),
         ({"knowledge": ()}, "knowledge is empty"),
         ({"protocols": ()}, "protocols is empty"),
         ({"attacks": "deepfool"}, "no attack of deepfool has a form under protocol fixed"),

@@ -145,17 +145,20 @@ def test_slow_attacks_go_through_the_mode_whose_other_attacks_left_least() -> No
     in_full = {"surrogate": [1.0, 1.0, 1.0], "identity": [0.0, 1.0, 0.0]}
 
     def left(situation: Situation) -> Tensor:
+        assert situation.threat_model is not None
+        if situation.threat_model.epsilon == 2 * BUDGET:
+            return torch.zeros(3)
         found = scanned if situation.trial else in_full
         return torch.tensor(found.get(situation.mode, [1.0, 1.0, 1.0]))
 
     made = white_box(
         TinyClassifier(classes=10), "tiny", ComDefendPurifier(tiny_model()),
-        [(AutoAttack(), BUDGET), (AutoAttackL2(), 0.5), (PGD(), BUDGET)], modes=None, draws=1, images=200,
-        scan=left,
+        [(AutoAttack(), BUDGET), (AutoAttackL2(), 0.5), (PGD(), BUDGET), (PGD(), 2 * BUDGET)],
+        modes=None, draws=1, images=200, scan=left,
     )  # fmt: skip
     whole = [(s.attack.name, s.mode) for s in made if s.attack and s.mode and not s.trial]
     assert whole == [
-        ("pgd", "surrogate"), ("pgd", "identity"),
+        *[("pgd", "surrogate"), ("pgd", "identity")] * 2,
         ("autoattack", "identity"), ("autoattack-l2", "surrogate"),
     ]  # fmt: skip
 
@@ -265,6 +268,20 @@ def test_requests_that_cannot_be_met_are_refused(
 ) -> None:
     with pytest.raises(RequestError, match=message):
         evaluate(TinyClassifier(classes=10).eval(), "none", data=sample, limit=4, **settings)  # type: ignore[arg-type]
+
+
+def test_images_made_behind_a_stand_in_are_tried_with_each_budget(sample: ImageSet) -> None:
+    made = evaluate(
+        TinyClassifier(classes=10).eval(), "feature-squeezing", data=sample,
+        attacks=["pgd-l2:steps=2", "fgsm"], protocols=["fixed"], epsilons=[BUDGET], limit=4,
+        stand_ins=["gaussian"],
+    )  # fmt: skip
+    moved = [r for r in made.results if r.via == "transfer from gaussian"]
+    assert {(r.attack, r.defence, r.threat_model) for r in moved} == {
+        (attack, defence, threat)
+        for attack, threat in (("pgd", ThreatModel("linf", BUDGET)), ("pgd-l2", ThreatModel("l2", 0.5)))
+        for defence in ("none", "feature-squeezing")
+    }
 
 
 def test_images_made_on_another_classifier_are_tried_too(sample: ImageSet) -> None:

@@ -16,9 +16,6 @@ from comdefend.seeding import random_state_kept
 
 LOGGER = "auto-attack"
 
-NEVER = 1e3
-"""A margin so far from any of logits that Square, which stops at an image whose margin is none, goes on."""
-
 
 @dataclass(frozen=True)
 class AutoAttack(Attack):
@@ -118,8 +115,8 @@ class SquareOfMeans(Square):
         measure = square.margin_and_loss
 
         def never_there(at: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-            margin, loss = measure(at, labels)
-            return margin + NEVER, loss
+            loss: Tensor = measure(at, labels)[1]
+            return torch.ones_like(loss), loss  # it stops at an image whose margin is none
 
         square.margin_and_loss = never_there
         square.init_hyperparam(images)

@@ -97,7 +97,7 @@ def evaluate(
       `evaluation.situations`); `draws` of a random defence are behind each gradient.
     - `stand_ins`: references of purifiers, behind which a gray-box attacker attacks the classifier too;
       `sources`: references of other classifiers that PGD (fixed) is run on, as by an attacker who has not
-      even this one. Both under each norm that is attacked.
+      even this one. Both with each budget of the other attacks.
     - `batch` bounds memory, and what an attack draws at random depends on it; by default a hundred images or,
       of large ones, `PIXELS_AT_ONCE`.
     - `device`: modules are moved there, and otherwise left as they were; `dtype`: what purifiers given by

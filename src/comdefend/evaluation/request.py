@@ -119,11 +119,9 @@ class Request:
                 yield attack, epsilon
 
     def spent(self) -> list[tuple[Norm, float]]:
-        """Budgets under each norm: all under L-infinity, and those under L2 that an attack spends."""
+        """The budgets, with their norms, of attacks that follow gradients and have one."""
         asked = self.budgets(self.gradient_based())
-        found: list[tuple[Norm, float]] = [("linf", epsilon) for epsilon in self.linf]
-        found += [("l2", epsilon) for attack, epsilon in asked if attack.norm == "l2" and epsilon]
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys((attack.norm, epsilon) for attack, epsilon in asked if epsilon))
 
     def checked_at(self) -> dict[Norm, float]:
         """The budget that checks are made at, under L-infinity always, under L2 where it is attacked."""
@@ -171,12 +169,15 @@ class Request:
                 f"no attack of {', '.join(self.attacks)} has a form under protocol "
                 f"{', '.join(self.protocols)}"
             )
-        if (self.stand_ins or self.sources) and not self.linf:
-            raise RequestError("stand-ins and sources are attacked under L-infinity, and epsilons is empty")
         for attack in follow + ask:
             if not list(self.budgets([attack])):
                 which = "epsilons" if attack.norm == "linf" else "l2_epsilons"
                 raise RequestError(f"attack {attack.title!r} needs a budget, and {which} is empty")
+        if (self.stand_ins or self.sources) and not self.spent():
+            raise RequestError(
+                "stand-ins and sources are attacked with the budgets of the other attacks, and "
+                f"{', '.join(self.attacks)} has none"
+            )
 
 
 def _lacking(name: str, protocol: Protocol) -> str:

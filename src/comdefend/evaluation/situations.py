@@ -3,7 +3,7 @@
 White-box, every attack goes through every gradient mode of a purifier. Where there are many images, the
 modes are first tried on some of them, for each norm, with those beside the best one (`Purifier.beside`),
 and two go on to all: the one that breaks most, and the one that adds most to it. Slow attacks go through
-the one of them whose other attacks left least.
+the one of the two in which quick ones left least.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -110,8 +110,8 @@ def white_box(
     images: int,
     scan: Callable[[Situation], Tensor],
 ) -> list[Situation]:
-    """The situations of an attacker who knows one defence; `scan` runs one of those that choose modes for
-    others, and gives the share of draws in which each image is right.
+    """The situations of an attacker who knows one defence; `scan` runs one of those by which
+    modes are chosen, and gives the share of draws in which each image is right.
 
     `attacks` come with their budgets. `modes`, all of them on all images; where it is None those of the
     purifier, scanned where there are many images.
@@ -134,7 +134,8 @@ def white_box(
     for attack, budget in sorted(chosen, key=lambda one: one[0].slow):
         kept = going[attack.norm]
         if attack.slow and kept is not tried:
-            kept = (_strongest(kept, [s for s in found if _in_full_at(s, attack.norm, budget)], scan),)
+            quick = [situation for situation in found if _in_full_at(situation, attack.norm, budget)]
+            kept = (_strongest(kept, quick, scan),)
         for mode in kept:
             if mode == ESTIMATED:
                 found += [made(attack, budget, mode, FEWEST)] if isinstance(attack, PGD) else []
@@ -153,16 +154,18 @@ def white_box(
 
 
 def _in_full_at(situation: Situation, norm: Norm, epsilon: float | None) -> bool:
-    """Whether a situation is no trial, of all images, and at that budget."""
+    """Whether a situation is no trial, of all images, and at that budget, or at any for an attack that has
+    none.
+    """
     threat = situation.threat_model
-    return threat is not None and (threat.norm, threat.epsilon, situation.trial, situation.limit) == (
-        norm, epsilon, False, None,
-    )  # fmt: skip
+    if threat is None or situation.trial or situation.limit is not None:
+        return False
+    return threat.norm == norm and epsilon in (None, threat.epsilon)
 
 
 def _strongest(modes: tuple[str, ...], made: Sequence[Situation], scan: Callable[[Situation], Tensor]) -> str:
-    """Of some modes the one through which the attacks `made` leave least: scans, which chose the modes, take
-    few steps. The first where no attack was made.
+    """Of some modes the one in which the attacks `made` leave least: those that chose the modes took few
+    steps. The first where none was made.
     """
     left = {
         mode: torch.stack(shares).amin(0).sum().item()

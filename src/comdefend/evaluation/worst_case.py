@@ -40,6 +40,19 @@ def worst_cases(results: Sequence[Result]) -> list[Result]:
     return found
 
 
+def without_slow(clean: Result, within: Sequence[Result], worst: Result) -> tuple[int, float, float]:
+    """How many images slow attacks were given, and the accuracy on these under the others of some attacks and
+    under all. `worst` is the worst case over all, and says that there were slow ones (`every`).
+    """
+    assert worst.every is not None
+    count, left = worst.every
+    quick = clean.shares[:count]
+    for result in within:
+        if result.n >= worst.n:
+            quick = torch.minimum(quick, result.shares[:count])
+    return count, float(quick.mean()), left / count
+
+
 def _within(result: Result, norm: Norm, epsilon: float, knowledge: Knowledge) -> bool:
     """Whether an attacker with this budget and knowledge could have made these images."""
     threat = result.threat_model

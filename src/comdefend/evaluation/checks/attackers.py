@@ -7,7 +7,7 @@ import torch
 from comdefend.attacks import Square, SquareOfMeans
 from comdefend.errors import MissingExtraError
 from comdefend.evaluation.checks.probe import NOBODY, Check, Probe
-from comdefend.evaluation.worst_case import WORST
+from comdefend.evaluation.worst_case import WORST, without_slow
 
 
 def slow(probe: Probe) -> Iterator[Check]:
@@ -15,12 +15,8 @@ def slow(probe: Probe) -> Iterator[Check]:
     worst = probe.worst()
     if worst is None or worst.every is None:
         return
-    count, left = worst.every
-    quick = probe.clean.shares[:count]
-    for result in probe.results:
-        if probe.at_budget(result) and result.attack != WORST and result.n >= worst.n:
-            quick = torch.minimum(quick, result.shares[:count])
-    before, after = float(quick.mean()), left / count
+    at = [r for r in probe.results if probe.at_budget(r) and r.attack != WORST]
+    count, before, after = without_slow(probe.clean, at, worst)
     yield probe.line(
         "slow attacks", "fail" if probe.exceeds(before, after, count) else "pass",
         f"on the {count} images that they were given: {after:.1%} left, {before:.1%} without them",

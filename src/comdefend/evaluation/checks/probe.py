@@ -31,6 +31,9 @@ VERSION = 1
 """Raised when a change of a check, of an attack that checks make themselves, or of a constant that they go by
 changes what they find."""
 
+VERSIONS = {"gradient_free": 2}
+"""The same of single checks, by the name of their function, where they changed since."""
+
 L2 = " (L2)"
 """How the name of a check under that norm ends; the others are under L-infinity or of no norm."""
 
@@ -143,8 +146,8 @@ class Probe:
         ]  # fmt: skip
         return fingerprint(
             {
-                "check": [check, VERSION], "defence": [self.name, self.draws], "sizes": asdict(self.sizes),
-                "budget": [self.norm, self.epsilon], "results": measured,
+                "check": [check, VERSIONS.get(check, VERSION)], "defence": [self.name, self.draws],
+                "sizes": asdict(self.sizes), "budget": [self.norm, self.epsilon], "results": measured,
             }
         )  # fmt: skip
 
