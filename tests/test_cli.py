@@ -98,6 +98,24 @@ def test_purify_an_existing_output_exits_with_2_and_overwrite_replaces_it(
     assert (tmp_path / "b.png").read_bytes() != before
 
 
+def test_purify_draws_the_same_again_with_a_seed_only(image_file: Writer, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        image_file(f"in/{name}")
+
+    def made(folder: str, *options: str) -> list[bytes]:
+        out = tmp_path / folder
+        assert run("purify", tmp_path / "in", "-o", out, "--purifier", "resize-pad", *options) == 0
+        return [(out / name).read_bytes() for name in ("a.png", "b.png")]
+
+    first = made("first", "--seed", "3")
+    assert made("second", "--seed", "3") == first
+    (tmp_path / "second" / "b.png").unlink()
+    assert made("second", "--seed", "3", "--resume") == first
+    assert made("other", "--seed", "4") != first
+    assert len({tuple(made(f"unknown-{i}")) for i in range(4)}) > 1
+
+
 def test_purify_from_standard_input_to_standard_output(image_file: Writer, tiny_weights: str) -> None:
     source = image_file("a.png", mode="L").read_bytes()
     command = [sys.executable, "-m", "comdefend", "purify", "-", "--output", "-", "--purifier", tiny_weights]

@@ -82,13 +82,17 @@ def purify(
     dtype: Annotated[
         str, typer.Option(help="float32; bfloat16 or float16: faster where supported.")
     ] = "float32",
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of a random purifier, to draw the same in each run; others can, too."),
+    ] = None,
     device: Device = "cpu",
     json_: Json = False,
 ) -> None:
     """Purify image files of any size: PNG, JPEG, WebP, TIFF, BMP.
 
     The EXIF orientation is applied, alpha and colour profile are kept, other metadata is dropped. A random
-    purifier draws anew in each run.
+    purifier draws anew in each run, unless it has a seed.
     """
     from comdefend.device import find_device
     from comdefend.image import LOSSY
@@ -100,7 +104,7 @@ def purify(
     if any(job.format in LOSSY for job in jobs):
         screen.print("JPEG loses detail, and is a defence of its own: the result is both together.")
     module = load_purifier(purifier, dtype=dtype).to(find_device(device))
-    if is_random(module):
+    if is_random(module) and seed is None:
         import torch
 
         torch.seed()  # by default torch draws the same in each process, which an attacker can do, too
@@ -110,6 +114,7 @@ def purify(
             module,
             overwrite=overwrite,
             skip_existing=resume,
+            seed=seed,
             progress=lambda done: progress(done, len(jobs), ""),
         )
     for source, reason in outcome.failures:

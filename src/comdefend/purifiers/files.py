@@ -14,6 +14,7 @@ from comdefend.errors import RequestError
 from comdefend.image import FORMATS, READABLE, Picture, read_picture, write_picture
 from comdefend.purifiers import load_purifier
 from comdefend.purifiers.base import Purifier
+from comdefend.seeding import drawn_from
 
 STREAM = "-"
 """The name of standard input and standard output."""
@@ -126,9 +127,11 @@ def run(
     *,
     overwrite: bool = False,
     skip_existing: bool = False,
+    seed: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Outcome:
-    """Purify every job. A file that fails is noted and the others go on.
+    """Purify every job. A file that fails is noted and the others go on. With a `seed` what a random purifier
+    draws for a file follows from that and the file's place among the jobs, also where others are skipped.
 
     Raises `RequestError`, before any work, where an output exists and neither flag says what to do.
     """
@@ -145,7 +148,8 @@ def run(
             outcome.skipped += 1
         else:
             try:
-                _purify(job, purifier)
+                with drawn_from(None if seed is None else seed + number):
+                    _purify(job, purifier)
                 outcome.written += 1
             except RequestError as error:
                 outcome.failures.append((str(job.source or "standard input"), str(error)))
