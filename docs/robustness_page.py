@@ -117,11 +117,11 @@ def _marks(clean: Result, results: list[Result], checks: list[Check], norm: str,
     if not made:
         return ""
     failed = [c.name for c in checks if c.status == "fail"]
-    doubted = any(
-        name.endswith(L2) == (norm == "l2") or name.removesuffix(L2) not in twice for name in failed
+    doubted = (
+        any(name.endswith(L2) == (norm == "l2") or name.removesuffix(L2) not in twice for name in failed)
+        if checks
+        else _slow_found_more(clean, made)
     )
-    if not checks:
-        doubted = _slow_found_more(clean, made)
     return " †" * doubted + " ‡" * (not any(r.attack.startswith("autoattack") for r in made))
 
 

@@ -97,9 +97,12 @@ class Square(Attack):
     queries: int = 5000
 
     def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
+        return _run(self._made(model, images, epsilon), images, goal)
+
+    def _made(self, model: nn.Module, images: Tensor, epsilon: float | None) -> Any:
         made = _auto_attack(model, images, self, epsilon, version="custom", attacks=["square"])
         made.square.n_queries = self.queries
-        return _run(made, images, goal)
+        return made
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,7 @@ class SquareOfMeans(Square):
     """
 
     def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
-        square = _auto_attack(model, images, self, epsilon, version="custom", attacks=["square"]).square
-        square.n_queries = self.queries
+        square = self._made(model, images, epsilon).square
         measure = square.margin_and_loss
 
         def never_there(at: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
