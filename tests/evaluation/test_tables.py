@@ -54,6 +54,12 @@ def test_the_caption_names_protocols_and_attacker(gray_box_report: Report) -> No
         assert needed in text
 
 
+def test_the_card_says_what_an_unchanged_image_counts_where_there_are_some(gray_box_report: Report) -> None:
+    some = [r for r in gray_box_report.results if r.defence != "perfect"]
+    assert "unchanged" in card(gray_box_report.results)["PSNR on clean images"]
+    assert "unchanged" not in card(some)["PSNR on clean images"]
+
+
 def test_labels_of_defences_lose_folders_only() -> None:
     assert label("none") == "undefended"
     assert label("comdefend:weights=/a/b/c.safetensors,tile=3") == "comdefend:weights=c.safetensors,tile=3"

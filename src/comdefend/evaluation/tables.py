@@ -120,11 +120,16 @@ def card(results: Sequence[Result]) -> dict[str, str]:
         if random
         else "no defence here is random"
     )
-    quality = [f"{label(r.defence)} {r.psnr:.2f} dB" for r in results if r.psnr is not None]
+    quality = {label(r.defence): r.psnr for r in results if r.psnr is not None}
     if quality:
-        found["PSNR on clean images (100 dB: unchanged)"] = ", ".join(quality)
+        found["PSNR on clean images"] = ", ".join(f"{name} {psnr:.2f} dB" for name, psnr in quality.items())
+        if max(quality.values()) > NEARLY_UNCHANGED:
+            found["PSNR on clean images"] += " (an unchanged image counts as 100 dB)"
     return found
 
+
+NEARLY_UNCHANGED = 60
+"""A mean PSNR in dB that is larger has images in it that a purifier left as they were."""
 
 _GOALS = {"untargeted": "untargeted: any wrong class"}
 
