@@ -31,10 +31,19 @@ EVALUATIONS = {
 
 QUIET = ("pass", "skip")
 
+MARKS = {
+    "†": "A check of this evaluation under this norm failed, or one that is made under L-infinity alone: the "
+    "attack is known to be too weak, and the number too high. The classifier with nothing in front of it is "
+    "not checked beside purifiers; it has the mark where AutoAttack found at least two images more than all "
+    "others of those that it was given.",
+    "‡": "AutoAttack did not try it under this norm.",
+}
+"""What the marks beside a white-box number say."""
+
 
 def summary(folder: Path) -> str:
     """Every defence in one line: the worst case over the attacks of each attacker, and marks where a
-    white-box number is not to be trusted.
+    white-box number is not to be trusted, with what they say.
     """
     heads = (
         "data and classifier", "defence", "epsilon", "clean", "gray-box, minimal", "gray-box, fixed",
@@ -69,7 +78,9 @@ def summary(folder: Path) -> str:
             shown = "no purifier" if defence == "none" else label(defence)
             budget = next((r.threat_model.budget() for r in own if r.threat_model.norm == "linf"), "-")  # type: ignore[union-attr]
             lines.append((title, shown, budget, percent(before), *cells))
-    return "\n".join(table_of(heads, lines))
+    table = table_of(heads, lines)
+    meant = [f"**{mark}** {said}  " for mark, said in MARKS.items() if any(mark in line for line in table)]
+    return "\n".join([*table, *([""] if meant else []), *meant])
 
 
 def rounding(folder: Path) -> str:
@@ -122,7 +133,8 @@ def _marks(clean: Result, results: list[Result], checks: list[Check], norm: str,
         if checks
         else _slow_found_more(clean, made)
     )
-    return " †" * doubted + " ‡" * (not any(r.attack.startswith("autoattack") for r in made))
+    unseen = not any(r.attack.startswith("autoattack") for r in made)
+    return "".join(f" {mark}" for mark, shown in zip(MARKS, (doubted, unseen), strict=True) if shown)
 
 
 def _slow_found_more(clean: Result, made: list[Result]) -> bool:

@@ -215,11 +215,14 @@ def test_the_summary_marks_what_checks_doubt_and_what_autoattack_did_not_see(
         (tmp_path / name).mkdir()
         write_results(tmp_path / name / "results.json", results)
         write_json(tmp_path / name / "checks.json", [asdict(check) for check in failing])
-    bare, rival = page.summary(tmp_path).splitlines()[2:]
+    bare, rival, _, *meant = page.summary(tmp_path).splitlines()[2:]
     assert "50.0" in bare.split("|")[-2]  # what AutoAttack left of it for the sake of the rival
     assert "†" not in bare
     assert "‡" not in bare
     assert rival.split("|")[-2].endswith("† ‡ ")
+    assert [line[2] for line in meant] == ["†", "‡"]
+    write_json(tmp_path / "mine-rivals" / "checks.json", [])
+    assert [line[2] for line in page.summary(tmp_path).splitlines()[5:]] == ["‡"]
 
 
 @pytest.mark.parametrize(
