@@ -32,7 +32,7 @@ EVALUATIONS = {
 QUIET = ("pass", "skip")
 
 MARKS = {
-    "†": "A check of this evaluation under this norm failed, or one that is made under L-infinity alone: the "
+    "†": "A check of this evaluation failed, one under this norm or one that is made once for both: the "
     "attack is known to be too weak, and the number too high. The classifier with nothing in front of it is "
     "not checked beside purifiers; it has the mark where AutoAttack found at least two images more than all "
     "others of those that it was given.",

@@ -46,6 +46,9 @@ def test_the_card_tells_the_whole_threat_model() -> None:
     assert "untargeted" in told["Goal"]
     assert {"Attacker (gray-box)", "Attacker (white-box)", "Protocol (fixed)", "Randomness"} <= set(told)
     assert "Attacker (black-box)" not in told
+    assert "transfers" not in told["Attacker (gray-box)"]
+    transferred = [replace(r, source="elsewhere") for r in results(["none", "jpeg"])]
+    assert "transfers" in card(transferred)["Attacker (gray-box)"]
 
 
 def test_the_caption_names_protocols_and_attacker(gray_box_report: Report) -> None:

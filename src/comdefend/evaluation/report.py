@@ -145,7 +145,8 @@ def _page(report: Report, pictures: Sequence[tuple[str, bytes]], command: str) -
 {_headlines(results)}
 {_checks(report.checks)}
 <h2>Every attack</h2>
-<p>"broke": how many images that a defence got right without an attack this attack alone turned.</p>
+<p>"broke": of the images that a defence got right without an attack, how many this attack broke, whether or
+not others broke them, too.</p>
 {_situations(results)}
 {f"<ul>{flags}</ul>" if flags else ""}
 {sections}

@@ -70,9 +70,11 @@ class Result:
     defence; `source`: what an attack was made on instead of its target; `trial`: whether it is a short one
     that modes are chosen by.
     `fooled` counts the images that the attack turned on the model it was made on; `distance` is the median
-    size of the perturbation over those, in the threat model's norm. `right` says which images are (see
-    `pack`). A random defence judges every image several times: its `correct` is the sum of the shares of
-    draws that were right, and `repeats` tells more. `rounded` and `rounded_right` are the same after the
+    size of the perturbation over those, in the threat model's norm. `right` says which images are: a bit for
+    each in hexadecimal digits, the first image the highest bit (see `pack`). A random defence judges every
+    image several times: its `correct` is the sum of the shares of draws that were right, `repeats` tells
+    more, and `right` is the number of draws, a colon, and for each image a digit or letter up to "z", 35: in
+    how many of them it was right. `rounded` and `rounded_right` are the same after the
     attack's images were rounded to 8 bits (not measured where nobody knows more than the classifier);
     `flags` are what the attack itself warned of. Of the worst case over attacks `every` counts those images
     alone that all attacks were given but for estimates and labels, where some were given fewer: how many

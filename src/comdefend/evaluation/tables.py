@@ -101,6 +101,11 @@ def card(results: Sequence[Result]) -> dict[str, str]:
     for knowledge, meaning in KNOWLEDGE.items():
         if any(t.knowledge == knowledge for t in threats):
             found[f"Attacker ({knowledge})"] = meaning
+    if any(r.knowledge == "gray-box" and r.source for r in results):
+        found["Attacker (gray-box)"] += (
+            "; transfers are made through what they name, as by one who suspects such a defence or has "
+            "another network"
+        )
     found |= {
         f"Protocol ({name})": meaning
         for name, meaning in _PROTOCOLS.items()
