@@ -125,10 +125,10 @@ def card(results: Sequence[Result]) -> dict[str, str]:
         if random
         else "no defence here is random"
     )
-    quality = {label(r.defence): r.psnr for r in results if r.psnr is not None}
+    quality = [(label(r.defence), r.psnr) for r in results if r.psnr is not None]
     if quality:
-        found["PSNR on clean images"] = ", ".join(f"{name} {psnr:.2f} dB" for name, psnr in quality.items())
-        if max(quality.values()) > NEARLY_UNCHANGED:
+        found["PSNR on clean images"] = ", ".join(f"{name} {psnr:.2f} dB" for name, psnr in quality)
+        if max(psnr for _, psnr in quality) > NEARLY_UNCHANGED:
             found["PSNR on clean images"] += " (an unchanged image counts as 100 dB)"
     return found
 
