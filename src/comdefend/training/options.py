@@ -30,9 +30,15 @@ class PurifierOptions:
     """Up to so much of it (in units of 1/255, each value up or down, as much in the whole image) is put on
     what is compressed, while the clean image is asked for."""
     guides: tuple[str, ...] = ()
-    """References of classifiers whose logits of the purified image shall be those of the clean one."""
+    """References of classifiers that shall see in the purified image what they see in the clean one; each
+    step asks the next of them."""
     guidance: float = 0.01
-    """The weight of that beside the loss."""
+    """The weight, beside the loss, of how far their logits are apart."""
+    matching: float = 0.0
+    """The weight of how far apart their features are: what each of their convolutions gives."""
+    guide_noise: float = 0.0
+    """Normal noise on both images when guides see them, with a standard deviation of an image's own, uniform
+    up to so much (in units of 1/255): what only a classifier without it would see counts less."""
 
     def config(self, image_channels: int) -> ComDefendConfig:
         return ComDefendConfig(
@@ -53,6 +59,12 @@ class PurifierOptions:
             yield f"noise is {self.noise}; it must be from 0 to 255"
         if not 0 <= self.guidance < inf:
             yield f"guidance is {self.guidance}; it must be finite and not negative"
+        if not 0 <= self.matching < inf:
+            yield f"matching is {self.matching}; it must be finite and not negative"
+        if not 0 <= self.guide_noise <= 255:
+            yield f"guide_noise is {self.guide_noise}; it must be from 0 to 255"
+        if (self.matching or self.guide_noise) and not self.guides:
+            yield "matching and guide_noise need guides"
         yield from _of_network(self.config)
 
 

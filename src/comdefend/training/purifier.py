@@ -1,8 +1,8 @@
 """Training ComDefend, as in section 4.1 of the paper; and what a purifier may be taught beside it.
 
-Not the paper's: noise on the images that are compressed, and guidance by classifiers (as HGD is guided,
-Liao et al., 2018), so that what a code of few bits keeps is what classifiers look at. All of it needs
-clean images only.
+Not the paper's: noise on the images that are compressed, and guidance by classifiers (by their logits as
+HGD, Liao et al., 2018, and by their features), so that what a code of few bits keeps is what classifiers
+look at. All of it needs clean images only.
 """
 
 from pathlib import Path
@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import ImageSet
 from comdefend.image import code_picture, picture_grid, psnr
 from comdefend.model import ComDefend, channels_last, comdefend_loss, initialise
 from comdefend.training.base import Part, Training
+from comdefend.training.guides import Guide
 from comdefend.training.recipe import Recipe
 
 
@@ -33,12 +33,8 @@ class PurifierTraining(Training):
         initialise(self.network, seed=recipe.seed)
         channels_last(self.network)
         self.grids = grids
-        # In a list they are no part of this module: not trained and not in the checkpoint.
-        self._guides = [load_classifier(name).requires_grad_(False) for name in recipe.purifier.guides]
-        self.flip = bool(self._guides)
-        for name, guide in zip(recipe.purifier.guides, self._guides, strict=True):
-            first = data.images(range(min(2, len(data))), channels=channels)
-            check_classifier(guide, first, torch.zeros(2), name=name)
+        self.guides = [Guide(reference, data, channels=channels) for reference in recipe.purifier.guides]
+        self.flip = bool(self.guides)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images = batch[0]
@@ -47,23 +43,22 @@ class PurifierTraining(Training):
         loss, purified = comdefend_loss(self.network, images, inputs=inputs, generator=random)
         total = loss.total
         parts = {"mse": loss.reconstruction, "ones": loss.sparsity}
-        if self._guides:
-            parts["guidance"] = self._guided(images, purified)
-            total = total + self.recipe.purifier.guidance * parts["guidance"]
+        if self.guides:
+            options = self.recipe.purifier
+            parts["guidance"], parts["matching"] = self._apart(images, purified, random)
+            total = total + options.guidance * parts["guidance"] + options.matching * parts["matching"]
         self.stop_on_nan(total)
         self.log_dict({"loss": total, **parts})
         return total
 
-    def _guided(self, images: Tensor, purified: Tensor) -> Tensor:
-        """How far the guides' logits of purified images are from those of the images, in relation to them."""
-        apart = []
-        for guide in self._guides:
-            guide.to(self.device)
-            with torch.no_grad():
-                wanted = guide(images).float()
-            distance = (guide(purified.to(images.dtype)).float() - wanted).abs().mean()
-            apart.append(distance / wanted.abs().mean())
-        return torch.stack(apart).mean()
+    def _apart(self, images: Tensor, purified: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """What one guide, each in its turn, sees between images and purified ones, both under one noise."""
+        guide = self.guides[self.global_step % len(self.guides)]
+        if most := self.recipe.purifier.guide_noise / 255:
+            sizes = torch.rand((len(images), 1, 1, 1), generator=random, device=images.device)
+            noise = most * sizes * torch.randn(images.shape, generator=random, device=images.device)
+            images, purified = images + noise, purified + noise
+        return guide.apart(images, purified)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images = batch[0]

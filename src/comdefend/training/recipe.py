@@ -120,8 +120,9 @@ class Recipe:
             del settings["pair"]
         elif not self.pair.attack_modes:
             del settings["pair"]["attack_modes"]
-        if not self.purifier.code_noise:
-            del settings["purifier"]["code_noise"]
+        for later in ("code_noise", "matching", "guide_noise"):
+            if not settings["purifier"][later]:
+                del settings["purifier"][later]
         return settings
 
 
