@@ -77,6 +77,14 @@ def test_a_classifier_without_convolutions_guides_by_its_logits(reference: str) 
     assert float(features) == 0
 
 
+def test_features_that_nobody_asks_for_are_left_alone(reference: str) -> None:
+    logits_alone = Guide(f"{reference}:Doubling", load_data("sample:cifar10"), channels=3, features=False)
+    images = torch.rand(2, 3, 4, 4)
+    logits, features = logits_alone.apart(images, images / 2)
+    assert float(logits) == pytest.approx(0.75)
+    assert float(features) == 0
+
+
 def test_a_guide_must_take_the_images() -> None:
     with pytest.raises(RequestError, match="'fashion-mnist-resnet9-plain' does not take images of 3x32x32"):
         guide("fashion-mnist-resnet9-plain")

@@ -12,16 +12,17 @@ class Guide:
 
     Neither trained nor part of what is trained. What it makes of images are its logits, and its features:
     what each of its convolutions gives, as in the perceptual losses of Johnson et al., 2016, section 3.2.
+    Without `features` these are not looked at: they cost memory and time in every step.
 
     Raises `RequestError` where it does not take images such as those of `data` with `channels` channels.
     """
 
-    def __init__(self, reference: str, data: ImageSet, *, channels: int) -> None:
+    def __init__(self, reference: str, data: ImageSet, *, channels: int, features: bool = True) -> None:
         self.classifier = load_classifier(reference).requires_grad_(False)
         first = data.images(range(min(2, len(data))), channels=channels)
         check_classifier(self.classifier, first, torch.zeros(2), name=reference)
         self._features: list[Tensor] = []
-        for module in self.classifier.modules():
+        for module in self.classifier.modules() if features else ():
             if isinstance(module, nn.Conv2d):
                 module.register_forward_hook(self._keep)
 

@@ -33,7 +33,11 @@ class PurifierTraining(Training):
         initialise(self.network, seed=recipe.seed)
         channels_last(self.network)
         self.grids = grids
-        self.guides = [Guide(reference, data, channels=channels) for reference in recipe.purifier.guides]
+        features = recipe.purifier.matching > 0
+        self.guides = [
+            Guide(reference, data, channels=channels, features=features)
+            for reference in recipe.purifier.guides
+        ]
         self.flip = bool(self.guides)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
