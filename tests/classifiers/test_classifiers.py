@@ -26,6 +26,7 @@ def test_resnets_have_the_published_sizes() -> None:
     assert size("resnet18") == pytest.approx(11.17, abs=0.01)
     assert size("resnet50") == pytest.approx(23.52, abs=0.01)
     assert size("resnet9") < 1.5
+    assert size("vgg") < 1.5
 
 
 def test_a_mirroring_network_judges_an_image_and_its_mirror_image_alike() -> None:
@@ -58,7 +59,7 @@ def test_unknown_references_are_refused(reference: str) -> None:
 
 def test_an_unknown_architecture_lists_the_known_ones() -> None:
     with pytest.raises(RequestError, match="resnet50"):
-        build_classifier("vgg", channels=3, classes=10)
+        build_classifier("lenet", channels=3, classes=10)
 
 
 class Fixed(nn.Module):

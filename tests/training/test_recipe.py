@@ -56,6 +56,8 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path: Path) -> None:
         ("learning_rate=null", "learning_rate is None; it must be a number"),
         ("purifier.guides=x", "guides is 'x'; it must be a list of texts"),
         ("purifier.matching=0.1", "matching and guide_noise need guides"),
+        ("purifier.noise_octaves=1", "noise_octaves needs noise"),
+        ("purifier.noise_octaves=9", "noise_octaves is 9; it must be from 0 to 8"),
         ("purifier.guide_noise=256", "guide_noise is 256.0; it must be from 0 to 255"),
         ("purifier=3", "purifier must be a group"),
         ("crop=true", "crop is True"),
@@ -97,6 +99,7 @@ def test_a_pair_without_modes_of_its_own_is_the_run_that_it_was() -> None:
 
 
 def test_a_purifier_without_noise_of_its_own_is_the_run_that_it_was() -> None:
-    assert not {"code_noise", "matching", "guide_noise"} & load_recipe("cifar10").to_dict()["purifier"].keys()
+    later = {"code_noise", "noise_octaves", "matching", "guide_noise"}
+    assert not later & load_recipe("cifar10").to_dict()["purifier"].keys()
     assert load_recipe("cifar10-robust").to_dict()["purifier"]["code_noise"] > 0
     assert load_recipe("cifar10-guided").to_dict()["purifier"]["matching"] > 0

@@ -270,13 +270,27 @@ def test_guides_are_refused_where_they_would_see_crops() -> None:
         purifier_recipe("purifier.guides=[cifar10-resnet9-plain]")
 
 
-def test_noise_moves_every_value_as_far_as_that_of_its_image() -> None:
-    images = torch.full((20, 3, 4, 5), 0.5)
-    moved = (with_noise(images, 8 / 255, generator=torch.Generator().manual_seed(0)) - images).abs()
+@pytest.mark.parametrize("octaves", [0, 1, 4])
+def test_noise_moves_every_value_as_far_as_that_of_its_image(octaves: int) -> None:
+    images, generator = torch.full((20, 3, 4, 5), 0.5), torch.Generator().manual_seed(0)
+    moved = (with_noise(images, 8 / 255, octaves=octaves, generator=generator) - images).abs()
     sizes = moved.amax(dim=(1, 2, 3))
     torch.testing.assert_close(moved, sizes[:, None, None, None].expand_as(moved))
     assert 6 / 255 < sizes.max() <= 8 / 255
     assert sizes.min() < 2 / 255
+
+
+def test_noise_of_octaves_moves_neighbours_and_colours_the_same_way() -> None:
+    def alike(octaves: int) -> tuple[float, float]:
+        images, generator = torch.full((50, 3, 32, 32), 0.5), torch.Generator().manual_seed(0)
+        up = with_noise(images, 0.1, octaves=octaves, generator=generator) > 0.5
+        neighbours = (up[..., 1:] == up[..., :-1]).float().mean()
+        return float(neighbours), float((up[:, 0] == up[:, 1]).float().mean())
+
+    white, coarser, coarsest = alike(0), alike(1), alike(3)
+    assert white == pytest.approx((0.5, 0.5), abs=0.02)
+    assert white[0] + 0.03 < coarser[0] < coarsest[0]
+    assert coarser[1] > 0.6
 
 
 def test_a_denoiser_is_guided_by_a_classifier(tmp_path: Path) -> None:

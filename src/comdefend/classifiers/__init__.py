@@ -16,6 +16,7 @@ from comdefend.classifiers.resnet import (
     ResNet9,
     initialise_classifier,
 )
+from comdefend.classifiers.vgg import VGG
 from comdefend.errors import RequestError
 from comdefend.factory import is_factory, load_factory
 from comdefend.model import channels_last
@@ -24,6 +25,7 @@ __all__ = ["ARCHITECTURES", "build_classifier", "check_classifier", "load_classi
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "resnet9": ResNet9,
+    "vgg": VGG,
     "resnet20": partial(ResNet, BasicBlock, blocks=(3, 3, 3), widths=(16, 32, 64)),
     "resnet18": partial(ResNet, BasicBlock, blocks=(2, 2, 2, 2), widths=(64, 128, 256, 512)),
     "resnet50": partial(ResNet, Bottleneck, blocks=(3, 4, 6, 3), widths=(64, 128, 256, 512)),

@@ -29,6 +29,10 @@ class PurifierOptions:
     noise: float = 0.0
     """Up to so much of it (in units of 1/255, each value up or down, as much in the whole image) is put on
     what is compressed, while the clean image is asked for."""
+    noise_octaves: int = 0
+    """Noise of so many coarser scales, each half as fine as the one before, is added to it in part, and
+    colours share a part of it, before all is brought to the same size: adversarial perturbations of most
+    classifiers are not white. 0: each value for itself."""
     guides: tuple[str, ...] = ()
     """References of classifiers that shall see in the purified image what they see in the clean one; each
     step asks the next of them."""
@@ -57,6 +61,10 @@ class PurifierOptions:
             yield f"gain is {self.gain}; it must be positive"
         if not 0 <= self.noise <= 255:
             yield f"noise is {self.noise}; it must be from 0 to 255"
+        if not 0 <= self.noise_octaves <= 8:
+            yield f"noise_octaves is {self.noise_octaves}; it must be from 0 to 8"
+        if self.noise_octaves and not self.noise:
+            yield "noise_octaves needs noise"
         if not 0 <= self.guidance < inf:
             yield f"guidance is {self.guidance}; it must be finite and not negative"
         if not 0 <= self.matching < inf:

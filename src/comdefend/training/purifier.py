@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from comdefend.data import ImageSet
 from comdefend.image import code_picture, picture_grid, psnr
@@ -43,12 +44,13 @@ class PurifierTraining(Training):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images = batch[0]
         random = self.random()
-        inputs = with_noise(images, self.recipe.purifier.noise / 255, generator=random)
+        options = self.recipe.purifier
+        most, octaves = options.noise / 255, options.noise_octaves
+        inputs = with_noise(images, most, octaves=octaves, generator=random)
         loss, purified = comdefend_loss(self.network, images, inputs=inputs, generator=random)
         total = loss.total
         parts = {"mse": loss.reconstruction, "ones": loss.sparsity}
         if self.guides:
-            options = self.recipe.purifier
             parts["guidance"], parts["matching"] = self._apart(images, purified, random)
             total = total + options.guidance * parts["guidance"] + options.matching * parts["matching"]
         self.stop_on_nan(total)
@@ -87,13 +89,43 @@ class PurifierTraining(Training):
         return super().parts()
 
 
-def with_noise(images: Tensor, most: float, *, generator: torch.Generator) -> Tensor:
+def with_noise(images: Tensor, most: float, *, generator: torch.Generator, octaves: int = 0) -> Tensor:
     """Images with noise of a size of their own, uniform up to `most`: each value that much up or down.
 
-    Of all noise within a budget this moves every value farthest, as the one-step attacks do.
+    Of all noise within a budget this moves every value farthest, as the one-step attacks do. With `octaves`
+    neighbours and colours go the same way more often than by chance, as they do in adversarial perturbations:
+    see `_correlated`.
     """
     if not most:
         return images
     sizes = torch.rand((len(images), 1, 1, 1), generator=generator, device=images.device)
-    signs = torch.randint(0, 2, images.shape, generator=generator, device=images.device) * 2 - 1
+    if octaves:
+        signs = _correlated(images, octaves, generator).sign()
+    else:
+        signs = torch.randint(0, 2, images.shape, generator=generator, device=images.device) * 2 - 1
     return (images + most * sizes * signs).clamp(0, 1)
+
+
+def _correlated(images: Tensor, octaves: int, generator: torch.Generator) -> Tensor:
+    """Gaussian noise in the shape of `images`: to values drawn each for itself come others drawn at a half of
+    the resolution, a quarter and so on for so many octaves, and in part colours have one value in common; how
+    much of both is drawn for every image.
+    """
+    count, channels, height, width = images.shape
+
+    def drawn(channels: int, height: int, width: int) -> Tensor:
+        shape = (count, channels, height, width)
+        return torch.randn(shape, generator=generator, device=images.device)
+
+    def share() -> Tensor:
+        return torch.rand((count, 1, 1, 1), generator=generator, device=images.device)
+
+    noise = drawn(channels, height, width)
+    for octave in range(1, octaves + 1):
+        coarse = drawn(channels, -(-height // 2**octave), -(-width // 2**octave))
+        smooth = functional.interpolate(coarse, size=(height, width), mode="bilinear")
+        noise = noise + share() * smooth / smooth.std()
+    common = noise.mean(1, keepdim=True) * channels**0.5
+    part = share()
+    mixed: Tensor = (1 - part) * noise + part * common
+    return mixed

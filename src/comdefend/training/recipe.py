@@ -120,7 +120,7 @@ class Recipe:
             del settings["pair"]
         elif not self.pair.attack_modes:
             del settings["pair"]["attack_modes"]
-        for later in ("code_noise", "matching", "guide_noise"):
+        for later in ("code_noise", "noise_octaves", "matching", "guide_noise"):
             if not settings["purifier"][later]:
                 del settings["purifier"][later]
         return settings
