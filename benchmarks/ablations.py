@@ -72,7 +72,8 @@ def measure(name: str) -> None:
     tuned = weights.with_name("purifier.safetensors")
     purifier = f"comdefend:weights={tuned}" if tuned.is_file() else recipe.pair.purifier
     file = RESULTS / f"{name}.json"
-    write_once(file, withstood(str(weights), purifier, sources=[OWN, ROBUST, THIRD_PARTY], file=file))
+    behind = [] if purifier == "none" else [purifier]
+    write_once(file, withstood(str(weights), *behind, sources=[OWN, ROBUST, THIRD_PARTY], file=file))
     facts = {"seed": 0, **provenance.made()} if purifier == "none" else facts_of(purifier)
     run = {"pair": recipe.to_dict()["pair"], "run": str(run_folder(recipe, RUNS / name))}
     write_json(RESULTS / f"{name}.facts.json", {**facts, **run})

@@ -65,10 +65,30 @@ NETWORKS: dict[Kind, Callable[[dict[str, Any]], nn.Module]] = {
 }
 
 
-def score_purifier(network: nn.Module, _: zoo.Facts, data: ImageSet, __: Path) -> dict[str, Any]:
+def score_purifier(network: nn.Module, known: zoo.Facts, data: ImageSet, _: Path) -> dict[str, Any]:
+    """PSNR; of one that was guided by classifiers also what it does for the first of them."""
     assert isinstance(network, ComDefend)
-    found = reconstruction(ComDefendPurifier(network), data)
-    return {"test_psnr": found.psnr, "interval": found.interval, "images": found.images}
+    purifier = ComDefendPurifier(network)
+    found = reconstruction(purifier, data)
+    scores = {"test_psnr": found.psnr, "interval": found.interval, "images": found.images}
+    guides = known.recipe["purifier"]["guides"]
+    return {**scores, "sample": before_a_guide(purifier, guides[0], known.data)} if guides else scores
+
+
+def before_a_guide(purifier: nn.Module, guide: str, data: str) -> dict[str, Any]:
+    """How many of a few images of the shipped sample a guide gets right, clean and attacked by whoever does
+    not know the purifier, bare and behind it: what a test can count again within a minute.
+    """
+    settings = {"attacks": ["fgsm", "bim"], "limit": SAMPLED, "seed": 0}
+    results = evaluate(
+        guide, {"guided": purifier}, data=f"sample:{data}", epsilons=EPSILONS[data] / 255,
+        protocols=["fixed"], checks=False, examples=0, **settings,  # type: ignore[arg-type]
+    ).results  # fmt: skip
+    right: dict[str, dict[str, float]] = {}
+    for r in results:
+        if r.attack != WORST:
+            right.setdefault(r.defence, {})[r.attack] = r.correct
+    return {"guide": guide, **settings, "epsilon": f"{EPSILONS[data]}/255 linf", "right": right}
 
 
 def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet, run: Path) -> dict[str, Any]:

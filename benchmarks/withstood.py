@@ -1,4 +1,4 @@
-"""What frontier.py and ablations.py share: trainings in folders of their own, and every attacker."""
+"""What several benchmarks share: trainings in folders of their own, and every attacker."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 from measure import DEVICE, DRAWS, asked_for
 
 from comdefend import provenance, zoo
-from comdefend.data import load_data
+from comdefend.data import ImageSet, load_data
 from comdefend.evaluation import Result, evaluate, keep_results, kept_results, write_results
 from comdefend.evaluation.reconstruction import reconstruction
 from comdefend.paper.trainings import run_folder, weights_in
@@ -42,17 +42,25 @@ def trained(recipe: Recipe, stem: Path) -> Path:
     return weights_in(run_folder(recipe, stem), recipe, device=DEVICE)
 
 
-def withstood(network: str, purifier: str, *, sources: Sequence[str], file: Path) -> list[Result]:
-    """Every attacker on a classifier behind a purifier ("none": alone), each result kept in `file` as it is
-    made; `sources` are other classifiers that adversarial images are made on.
+def withstood(
+    network: str,
+    *purifiers: str,
+    sources: Sequence[str],
+    file: Path,
+    data: str | ImageSet = "cifar10",
+    images: int = IMAGES,
+) -> list[Result]:
+    """Every attacker on a classifier, alone and behind each of `purifiers`, every result kept in `file` as it
+    is made; `sources` are other classifiers that adversarial images are made on, `images` how many those
+    attackers get who do not know the purifier.
     """
     judged = partial(
-        evaluate, network, [] if purifier == "none" else purifier, data="cifar10", protocols=["fixed"],
+        evaluate, network, list(purifiers), data=data, protocols=["fixed"],
         examples=0, checks=False, draws=DRAWS, known=kept_results(file), keep=partial(keep_results, file),
         progress=_tell, device=DEVICE,
     )  # fmt: skip
     reports = (
-        judged(attacks=["fgsm", "bim", "pgd", "mi-fgsm"], epsilons=EPSILONS, sources=sources, limit=IMAGES),
+        judged(attacks=["fgsm", "bim", "pgd", "mi-fgsm"], epsilons=EPSILONS, sources=sources, limit=images),
         judged(attacks=["bim:steps=50,step=0.04"], epsilons=EPSILONS, limit=FEW_IMAGES),
         judged(attacks=["pgd"], epsilons=[8 / 255], knowledge=["white-box"], limit=FEW_IMAGES),
     )

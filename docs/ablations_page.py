@@ -1,6 +1,7 @@
-"""The table of docs/robust.md, from what benchmarks/ablations.py left."""
+"""The table of docs/robust.md, from what benchmarks/ablations.py left, and others like it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ CHANGED = {
 """By name, in the order of the table."""
 
 
-def table(folder: Path) -> str:
+def table(folder: Path, changed: Mapping[str, str] = CHANGED) -> str:
+    """A line for each part that was measured; `changed` are their names, and what they change in words."""
     lines: list[tuple[str, ...]] = []
     made: list[dict[str, Any]] = []
-    for name, changed in CHANGED.items():
+    for name, words in changed.items():
         facts_file = folder / f"{name}.facts.json"
         if not facts_file.is_file():
             continue
@@ -37,7 +39,7 @@ def table(folder: Path) -> str:
         clean = found["clean"]
         assert clean is not None
         psnr = f"{facts['psnr']:.1f}" if "psnr" in facts else "-"
-        lines.append((changed, psnr, *(cell(found[c], clean.n) for c in COLUMNS)))
+        lines.append((words, psnr, *(cell(found[c], clean.n) for c in COLUMNS)))
         made += map(vars, results)
     if not made:
         return "Not run yet."

@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import ablations_page
 import frontier_page
 import robustness_page
+import untouched_page
 from pages import decibel, origin, table_of
 
 ROOT = Path(__file__).parent.parent
@@ -44,6 +45,8 @@ ALONE = RESULTS / "alone"
 """What benchmarks/ship.py left of classifiers that do not ship."""
 ABLATIONS = RESULTS / "ablations"
 """What benchmarks/ablations.py left."""
+UNTOUCHED = RESULTS / "untouched"
+"""What benchmarks/untouched.py left."""
 SCHEMAS: dict[Path, tuple[str, Any]] = {
     ROOT / "docs" / "results.schema.json": ("Results of comdefend", list[Result]),
     ROOT / "docs" / "checks.schema.json": ("Checks of an evaluation of comdefend", list[Check]),
@@ -51,6 +54,7 @@ SCHEMAS: dict[Path, tuple[str, Any]] = {
 PAGES = (
     ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "robustness.md",
     ROOT / "docs" / "frontier.md", ROOT / "docs" / "robust.md",
+    ROOT / "docs" / "untouched.md",
     *sorted((ROOT / "docs" / "paper").glob("*.md")),
 )  # fmt: skip
 
@@ -179,6 +183,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "robustness-rounding": lambda: robustness_page.rounding(ROBUSTNESS),
     "frontier": lambda: frontier_page.table(FRONTIER),
     "ablations": lambda: ablations_page.table(ABLATIONS),
+    "untouched": lambda: untouched_page.table(UNTOUCHED),
+    "untouched-parts": lambda: untouched_page.parts(UNTOUCHED),
     **{
         f"robustness-{name}": partial(robustness_page.evaluation, ROBUSTNESS, name)
         for name in robustness_page.EVALUATIONS

@@ -126,6 +126,35 @@ def test_the_ablations_of_the_benchmark_are_those_of_the_page(monkeypatch: pytes
     assert {value == noise["whole"] for name, value in noise.items() if "noise" in name} == {False}
 
 
+def test_classifiers_that_stay_as_they_are_have_a_line_for_each_purifier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = load("untouched_page", monkeypatch)
+    assert page.table(tmp_path) == "Not run yet."
+    shown = [result("net", "none", 8), *everything("net", "jpeg"), *everything("net", "p/own.safetensors")]
+    write_results(tmp_path / "resnet32.json", shown)
+    assert page.table(tmp_path) == "Not run yet."  # not measured to its end
+    write_json(tmp_path / "resnet32.facts.json", {})
+    _, _, *lines, _, made = page.table(tmp_path).splitlines()
+    cells = [[cell.split() for cell in line.split("|")[1:-1]] for line in lines]
+    assert [row[1] for row in cells] == [["none"], ["jpeg"], ["own.safetensors"]]
+    assert [cell[0] if cell else "" for cell in cells[0][2:]] == ["100.0"] + [""] * 9
+    # clean, FGSM alone, BIM (not made here), then what the other pages have
+    expected = ["87.5", "50.0", "", "75.0", "62.5", "50.0", "25.0", "50.0", "62.5", "12.5"]
+    assert [cell[0] if cell else "" for cell in cells[2][2:]] == expected
+    assert "commit abc" in made
+
+
+def test_what_the_benchmark_of_untouched_classifiers_measures_is_on_its_page(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    benchmark, page = load("untouched", monkeypatch, "benchmarks"), load("untouched_page", monkeypatch)
+    assert list(benchmark.JUDGES) == list(page.JUDGES)
+    assert list(benchmark.PARTS) == list(page.CHANGED)
+    recipes = {name: benchmark.recipe_of(name).to_dict() for name in benchmark.PARTS}
+    assert len({json.dumps(recipe) for recipe in recipes.values()}) == len(recipes)
+
+
 def test_the_parts_of_an_evaluation_make_its_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
     benchmark = load("robustness", monkeypatch, "benchmarks")
 

@@ -1,0 +1,102 @@
+"""The purifier `cifar10-guided` before classifiers that stay as they are, into docs/results/untouched/.
+
+    python benchmarks/untouched.py [NAME ...]      (by default all that are missing, in order)
+
+First the classifiers that took no part in its training and, to compare, one that did, each alone, behind this
+purifier and behind others, on test images that were not looked at when its settings were chosen. Then what
+each part of the training is worth: the recipe shortened, with one thing changed, before the first classifier.
+Kept as it goes, in runs/untouched/ and in the results: interrupted, the same command goes on. Needs the
+shared classifiers (COMDEFEND_SHARED), and what `comdefend train cifar10-vgg-plain` and `comdefend train
+cifar10-resnet20-plain` leave. With one thread half an hour a classifier and a quarter of an hour a part.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from comdefend import zoo
+from comdefend.atomic import write_json
+from comdefend.data import ImageSet, load_data
+from comdefend.paper.trainings import run_folder
+from comdefend.training import Recipe, load_recipe
+
+sys.path.insert(0, str(Path(__file__).parent))
+from measure import ROOT, THIRD_PARTY
+from withstood import OWN, ROBUST, facts_of, run_missing, trained, withstood, write_once
+
+RESULTS = ROOT / "docs" / "results" / "untouched"
+RUNS = Path("runs/untouched")
+
+RECIPE = "cifar10-guided"
+PURIFIERS = ("comdefend", "jpeg", f"comdefend:weights={RECIPE}")
+IMAGES = 1000
+
+JUDGES = {
+    "resnet20": THIRD_PARTY,
+    "resnet32": THIRD_PARTY.replace("resnet20", "resnet32"),
+    "vgg": "runs/cifar10-vgg-plain/weights.safetensors",
+    "resnet20-ours": "runs/cifar10-resnet20-plain/weights.safetensors",
+    "resnet9-guide": OWN,
+}
+"""By name of their results; two are not ours, two are of architectures that no guide has, the last is a guide."""
+
+CHOSEN_ON = 300
+"""So many test images, drawn with seed 0, were purified and classified while the settings were chosen."""
+
+PARTS: dict[str, dict[str, str]] = {
+    "whole": {},
+    "pixels": {"guides": "[]", "guidance": "0", "matching": "0", "guide_noise": "0"},
+    "logits": {"matching": "0"},
+    "features": {"guidance": "0"},
+    "one-guide": {"guides": f"[{OWN}]"},
+    "no-guide-noise": {"guide_noise": "0"},
+    "white-noise": {"noise_octaves": "0"},
+    "no-noise": {"noise": "0", "noise_octaves": "0"},
+}
+"""Settings of the purifier that differ."""
+
+STEPS = 1500
+"""Of such a training."""
+
+
+def unseen() -> ImageSet:
+    """The test images that took no part in any choice."""
+    images = load_data("cifar10")
+    looked_at = set(images.pick(CHOSEN_ON, seed=0))
+    return images.subset([row for row in range(len(images)) if row not in looked_at])
+
+
+def recipe_of(name: str) -> Recipe:
+    """The training of a part; it trains nothing."""
+    settings = [f"purifier.{key}={value}" for key, value in PARTS[name].items()]
+    return load_recipe(RECIPE, [f"steps={STEPS}", f"interval={STEPS}", *settings])
+
+
+def measure(name: str) -> None:
+    """One classifier, or one part: every attacker on it."""
+    part = name in PARTS
+    network = THIRD_PARTY if part else JUDGES[name]
+    purifiers = (f"comdefend:weights={trained(recipe_of(name), RUNS / name)}",) if part else PURIFIERS
+    sources = [source for source in (OWN, ROBUST, THIRD_PARTY) if source != network]
+    file = RESULTS / f"{name}.json"
+    size = {} if part else {"images": IMAGES}
+    write_once(file, withstood(network, *purifiers, sources=sources, file=file, data=unseen(), **size))
+    write_json(RESULTS / f"{name}.facts.json", {**facts_of(purifiers[-1]), "made_of": made_of(name)})
+
+
+def made_of(name: str) -> str:
+    """What tells whether a measurement is of what it would be of now: the weights that ship, or the run."""
+    return str(run_folder(recipe_of(name), RUNS / name)) if name in PARTS else zoo.facts(RECIPE).sha256
+
+
+def done(name: str) -> bool:
+    """Whether this was measured to its end, with the weights and settings that there are now."""
+    file = RESULTS / f"{name}.facts.json"
+    return file.is_file() and json.loads(file.read_text())["made_of"] == made_of(name)
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    run_missing([*JUDGES, *PARTS], measure, done)
