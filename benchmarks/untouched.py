@@ -39,7 +39,7 @@ JUDGES = {
     "resnet20-ours": "runs/cifar10-resnet20-plain/weights.safetensors",
     "resnet9-guide": OWN,
 }
-"""By name of their results; two are not ours, two are of architectures that no guide has, the last is a guide."""
+"""By name of their results: two that are not ours, two of ours that took no part, and one of the guides."""
 
 CHOSEN_ON = 300
 """So many test images, drawn with seed 0, were purified and classified while the settings were chosen."""

@@ -212,14 +212,35 @@ def test_shipped_pairs_reach_on_the_sample_what_is_recorded(name: str) -> None:
         assert low < whole < high, level
 
 
-def test_the_purifier_of_a_pair_takes_an_eighth_of_the_papers_arithmetic() -> None:
+def test_the_guided_purifier_does_on_the_sample_what_is_recorded() -> None:
+    """The counts of the very images and attacks that were counted when it was shipped: FGSM and BIM on a
+    guide, which is not retrained.
+    """
+    settings = dict(zoo.facts("cifar10-guided").scores["sample"])
+    recorded, guide = settings.pop("right"), settings.pop("guide")
+    found = evaluate(
+        guide, {"guided": "comdefend:weights=cifar10-guided"}, data="sample:cifar10",
+        epsilons=float(settings.pop("epsilon").split("/")[0]) / 255, protocols=["fixed"], checks=False,
+        examples=0, **settings,
+    ).results  # fmt: skip
+    right = {(r.defence, r.attack): r.correct for r in found if r.attack != WORST}
+    assert {attack for _, attack in right} == {"none", "fgsm", "bim"}
+    for (defence, attack), count in right.items():
+        assert abs(count - recorded[defence][attack]) <= 2, (defence, attack)  # others round otherwise
+    low, _ = wilson(int(right["guided", "bim"]), settings["limit"], z=3.3)
+    _, high = wilson(int(right["none", "bim"]), settings["limit"], z=3.3)
+    assert high < low
+
+
+def test_purifiers_of_few_bits_take_an_eighth_of_the_papers_arithmetic() -> None:
     def arithmetic(name: str) -> float:
         """Multiply-adds a pixel: each weight of a convolution once for each place it is put to."""
         model = load_comdefend(name).model
         weights = sum(p.numel() for p in model.parameters() if p.dim() == 4)
         return weights / model.config.block**2
 
-    assert 8 * arithmetic("cifar10-robust") < arithmetic("cifar10")
+    for name in ("cifar10-robust", "cifar10-guided"):
+        assert 8 * arithmetic(name) < arithmetic("cifar10"), name
 
 
 def test_shipped_files_stay_small() -> None:
