@@ -37,9 +37,10 @@ JUDGES = {
     "resnet32": THIRD_PARTY.replace("resnet20", "resnet32"),
     "vgg": "runs/cifar10-vgg-plain/weights.safetensors",
     "resnet20-ours": "runs/cifar10-resnet20-plain/weights.safetensors",
+    "resnet9-wide": "cifar10-resnet9",
     "resnet9-guide": OWN,
 }
-"""By name of their results: two that are not ours, two of ours that took no part, and one of the guides."""
+"""By name of their results: two that are not ours, three of ours that took no part, and one of the guides."""
 
 CHOSEN_ON = 300
 """So many test images, drawn with seed 0, were purified and classified while the settings were chosen."""

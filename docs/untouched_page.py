@@ -14,6 +14,7 @@ JUDGES = {
     "resnet32": "ResNet-32, not ours",
     "vgg": "a VGG of ours, no guide",
     "resnet20-ours": "a ResNet-20 of ours, no guide",
+    "resnet9-wide": "a wider ResNet-9 of ours, no guide",
     "resnet9-guide": "a ResNet-9 of ours, a guide",
 }
 """Classifiers by the name of their results, in the order of the table."""
