@@ -51,7 +51,7 @@ def table(folder: Path) -> str:
             assert clean is not None
             cells = [cell(found[column], clean.n) for column in COLUMNS]
             single = [cell(_single(own, attack), clean.n) for attack in SINGLE]
-            shown = "none" if defence == "none" else label(defence)
+            shown = "none" if defence == "none" else f"`{label(defence).rpartition('=')[2]}`"
             lines.append((title, shown, cells[0], *single, *cells[1:]))
         made += results
     if not made:
