@@ -77,7 +77,8 @@ def score_purifier(network: nn.Module, known: zoo.Facts, data: ImageSet, _: Path
 
 def before_a_guide(purifier: nn.Module, guide: str, data: str) -> dict[str, Any]:
     """How many of a few images of the shipped sample a guide gets right, clean and attacked by whoever does
-    not know the purifier, bare and behind it: what a test can count again within a minute.
+    not know the purifier, bare and behind it: what a test can count again within a minute. What it does for
+    classifiers that took no part is another matter: benchmarks/untouched.py.
     """
     settings = {"attacks": ["fgsm", "bim"], "limit": SAMPLED, "seed": 0}
     results = evaluate(

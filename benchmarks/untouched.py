@@ -7,7 +7,8 @@ purifier and behind others, on test images that were not looked at when its sett
 each part of the training is worth: the recipe shortened, with one thing changed, before the first classifier.
 Kept as it goes, in runs/untouched/ and in the results: interrupted, the same command goes on. Needs the
 shared classifiers (COMDEFEND_SHARED), and what `comdefend train cifar10-vgg-plain` and `comdefend train
-cifar10-resnet20-plain` leave. With one thread half an hour a classifier and a quarter of an hour a part.
+cifar10-resnet20-plain` leave. With one thread half an hour a classifier and more before large
+ones, a quarter of an hour a part.
 """
 
 import json
@@ -30,7 +31,8 @@ RUNS = Path("runs/untouched")
 
 RECIPE = "cifar10-guided"
 PURIFIERS = ("comdefend", "jpeg", f"comdefend:weights={RECIPE}")
-IMAGES = 1000
+IMAGES, FEWER = 1000, 300
+"""For attackers who do not know the purifier: before the classifiers, and for the parts of the training."""
 
 JUDGES = {
     "resnet20": THIRD_PARTY,
@@ -62,7 +64,9 @@ STEPS = 1500
 
 
 def unseen() -> ImageSet:
-    """The test images that took no part in any choice."""
+    """The test images but for those `CHOSEN_ON`. A thousand more were looked at when one of three trainings
+    was chosen; none of them is among the `IMAGES` that are drawn of these with seed 0.
+    """
     images = load_data("cifar10")
     looked_at = set(images.pick(CHOSEN_ON, seed=0))
     return images.subset([row for row in range(len(images)) if row not in looked_at])
@@ -76,14 +80,17 @@ def recipe_of(name: str) -> Recipe:
 
 def measure(name: str) -> None:
     """One classifier, or one part: every attacker on it."""
-    part = name in PARTS
-    network = THIRD_PARTY if part else JUDGES[name]
-    purifiers = (f"comdefend:weights={trained(recipe_of(name), RUNS / name)}",) if part else PURIFIERS
+    if name in JUDGES:
+        _attack(name, JUDGES[name], *PURIFIERS, images=IMAGES)
+    else:
+        _attack(name, THIRD_PARTY, f"comdefend:weights={trained(recipe_of(name), RUNS / name)}", images=FEWER)
+
+
+def _attack(name: str, network: str, *purifiers: str, images: int) -> None:
+    data, file = unseen(), RESULTS / f"{name}.json"
     sources = [source for source in (OWN, ROBUST, THIRD_PARTY) if source != network]
-    file = RESULTS / f"{name}.json"
-    size = {} if part else {"images": IMAGES}
-    write_once(file, withstood(network, *purifiers, sources=sources, file=file, data=unseen(), **size))
-    write_json(RESULTS / f"{name}.facts.json", {**facts_of(purifiers[-1]), "made_of": made_of(name)})
+    write_once(file, withstood(network, *purifiers, sources=sources, file=file, data=data, images=images))
+    write_json(RESULTS / f"{name}.facts.json", {**facts_of(purifiers[-1], data), "made_of": made_of(name)})
 
 
 def made_of(name: str) -> str:

@@ -72,9 +72,11 @@ def write_once(file: Path, results: Sequence[Result]) -> None:
     write_results(file, list({r.fingerprint: r for r in results if r.fingerprint}.values()))
 
 
-def facts_of(reference: str) -> dict[str, Any]:
-    """Of "comdefend:weights=...": how it was made, and its PSNR on the images that attackers were given."""
-    images = load_data("cifar10")
+def facts_of(reference: str, images: ImageSet | None = None) -> dict[str, Any]:
+    """Of "comdefend:weights=...": how it was made, and its PSNR on the images that attackers were given, of
+    CIFAR-10's test images or of `images`.
+    """
+    images = images or load_data("cifar10")
     images = images.subset(images.pick(IMAGES, seed=0))
     purifier = load_purifier(reference, channels=images.channels)
     assert isinstance(purifier, Purifier)

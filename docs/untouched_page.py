@@ -8,6 +8,7 @@ from pages import COLUMNS, by_column, cell, origin, table_of
 from comdefend.evaluation import Result, read_results
 from comdefend.evaluation.tables import defences as names_of_defences
 from comdefend.evaluation.tables import label
+from comdefend.evaluation.worst_case import WORST, worst_of
 
 JUDGES = {
     "resnet20": "ResNet-20, not ours",
@@ -32,12 +33,13 @@ CHANGED = {
 """Parts of the training by the name of their results, in the order of the table."""
 
 SINGLE = ("fgsm", "bim")
-"""Attacks with a column of their own, at 8/255."""
+"""Attacks with a column of their own."""
 
 
 def table(folder: Path) -> str:
     """Every classifier, alone and behind each purifier."""
-    heads = ("classifier", "purifier", "clean", *(f"{a.upper()}, 8/255" for a in SINGLE), *COLUMNS[1:])
+    single = [f"{attack.upper()}, 8/255" for attack in SINGLE]
+    heads = ("classifier", "purifier", "clean", "all, 8/255", *single, *COLUMNS[1:])
     lines: list[tuple[str, ...]] = []
     made: list[Result] = []
     for name, title in JUDGES.items():
@@ -49,10 +51,15 @@ def table(folder: Path) -> str:
             found = by_column(own)
             clean = found["clean"]
             assert clean is not None
-            cells = [cell(found[column], clean.n) for column in COLUMNS]
-            single = [cell(_single(own, attack), clean.n) for attack in SINGLE]
+            tried = _gray_box(own, clean.n)
+            threat = tried[0].threat_model if tried else None
+            worst = worst_of(clean, tried, threat) if threat else None
+            alone = [
+                next((r for r in tried if r.attack == attack and not r.source), None) for attack in SINGLE
+            ]
+            cells = [cell(one, clean.n) for one in (clean, worst, *alone, *(found[c] for c in COLUMNS[1:]))]
             shown = "none" if defence == "none" else f"`{label(defence).rpartition('=')[2]}`"
-            lines.append((title, shown, cells[0], *single, *cells[1:]))
+            lines.append((title, shown, *cells))
         made += results
     if not made:
         return "Not run yet."
@@ -64,13 +71,10 @@ def parts(folder: Path) -> str:
     return ablations_page.table(folder, CHANGED)
 
 
-def _single(results: list[Result], attack: str) -> Result | None:
-    """A gray-box attack at 8/255 that was made on the classifier itself."""
-    return next(
-        (
-            r for r in results
-            if r.attack == attack and r.knowledge == "gray-box" and not r.source
-            and r.threat_model and abs((r.threat_model.epsilon or 0) - 8 / 255) < 1e-9
-        ),
-        None,
-    )  # fmt: skip
+def _gray_box(results: list[Result], images: int) -> list[Result]:
+    """The gray-box attacks at 8/255 on so many images, transfers among them."""
+    return [
+        r for r in results
+        if r.n == images and r.attack != WORST and r.knowledge == "gray-box"
+        and r.threat_model and abs((r.threat_model.epsilon or 0) - 8 / 255) < 1e-9
+    ]  # fmt: skip

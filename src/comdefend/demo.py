@@ -35,14 +35,14 @@ PARTS = (
     Part(
         "cifar10-resnet9", "comdefend:weights=cifar10-guided", ("fgsm", "bim"), ("fixed",), "guided",
         "For the attacker who spends his whole budget: a purifier of fewer bits, trained with the help of "
-        "other classifiers than this one, which nobody changed either. Before some it does less: "
+        "other classifiers. This one took no part in it and was not changed. Before some it does less: "
         "docs/untouched.md.",
     ),
     Part(
         "cifar10-robust-resnet9", "comdefend:weights=cifar10-robust", ("fgsm", "bim"), ("fixed",), "robust",
         "The robust pair: a purifier of fewer bits, with noise on them, and the classifier that was trained "
         "behind it under attack, for the same attacker. No part shows one who knows the purifier: "
-        "docs/robust.md and docs/robustness.md do.",
+        "docs/robustness.md, docs/untouched.md and docs/robust.md do.",
     ),
 )  # fmt: skip
 

@@ -26,7 +26,15 @@ def test_resnets_have_the_published_sizes() -> None:
     assert size("resnet18") == pytest.approx(11.17, abs=0.01)
     assert size("resnet50") == pytest.approx(23.52, abs=0.01)
     assert size("resnet9") < 1.5
-    assert size("vgg") < 1.5
+
+
+def test_vgg_halves_an_image_once_for_each_width() -> None:
+    network = build_classifier("vgg", channels=3, classes=10, widths=(4, 6, 8)).eval()
+    assert network(torch.rand(1, 3, 8, 8)).shape == (1, 10)
+    with pytest.raises(RuntimeError, match="too small"):
+        network(torch.rand(1, 3, 7, 7))
+    with pytest.raises(RequestError, match=r"architecture .vgg.: .*mirror"):
+        build_classifier("vgg", channels=3, classes=10, mirror=True)
 
 
 def test_a_mirroring_network_judges_an_image_and_its_mirror_image_alike() -> None:

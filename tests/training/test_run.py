@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
+from comdefend import zoo
 from comdefend.classifiers import load_classifier
 from comdefend.data import ImageSet
 from comdefend.errors import RequestError, WorkError
@@ -278,6 +279,22 @@ def test_noise_moves_every_value_as_far_as_that_of_its_image(octaves: int) -> No
     torch.testing.assert_close(moved, sizes[:, None, None, None].expand_as(moved))
     assert 6 / 255 < sizes.max() <= 8 / 255
     assert sizes.min() < 2 / 255
+
+
+def test_noise_of_octaves_stays_finite_on_the_smallest_images() -> None:
+    moved = with_noise(torch.zeros(1, 1, 2, 3), 0.1, octaves=8, generator=torch.Generator().manual_seed(0))
+    assert moved.isfinite().all()
+    assert moved.max() <= 0.1
+
+
+def test_a_purifier_is_trained_under_the_noise_of_its_recipe(tmp_path: Path) -> None:
+    def trained(octaves: int) -> Tensor:
+        settings = ("purifier.noise=30", f"purifier.noise_octaves={octaves}", "steps=2", "interval=2")
+        start(purifier_recipe(*settings), output=tmp_path / str(octaves), device="cpu")
+        _, weights = zoo.read(str(tmp_path / str(octaves) / "weights.safetensors"), kind="purifier")
+        return torch.cat([tensor.flatten() for _, tensor in sorted(weights.items())])
+
+    assert not torch.equal(trained(0), trained(1))
 
 
 def test_noise_of_octaves_moves_neighbours_and_colours_the_same_way() -> None:

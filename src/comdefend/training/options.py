@@ -30,9 +30,9 @@ class PurifierOptions:
     """Up to so much of it (in units of 1/255, each value up or down, as much in the whole image) is put on
     what is compressed, while the clean image is asked for."""
     noise_octaves: int = 0
-    """Noise of so many coarser scales, each half as fine as the one before, is added to it in part, and
-    colours share a part of it, before all is brought to the same size: adversarial perturbations of most
-    classifiers are not white. 0: each value for itself."""
+    """So many coarser copies of the noise, at 1/2, 1/4, ... of the resolution, are mixed in before its sign
+    is taken, and above 0 a part that all colours share: neighbours and colours then move together, as we
+    saw them do in perturbations that are made on our classifiers. 0: every value by itself."""
     guides: tuple[str, ...] = ()
     """References of classifiers that shall see in the purified image what they see in the clean one; each
     step asks the next of them."""
@@ -98,7 +98,7 @@ class ClassifierOptions:
     """A reference; the network sees purified images only."""
     widths: tuple[int, ...] | None = None
     mirror: bool = False
-    """Of the network: see `ResNet9`."""
+    """Of the network: see `ResNet9`, and for widths also `VGG`."""
 
     def options(self) -> dict[str, Any]:
         """What the architecture is built with, beside channels and classes, where it is not the usual."""

@@ -107,9 +107,9 @@ def with_noise(images: Tensor, most: float, *, generator: torch.Generator, octav
 
 
 def _correlated(images: Tensor, octaves: int, generator: torch.Generator) -> Tensor:
-    """Gaussian noise in the shape of `images`: to values drawn each for itself come others drawn at a half of
-    the resolution, a quarter and so on for so many octaves, and in part colours have one value in common; how
-    much of both is drawn for every image.
+    """Gaussian noise in the shape of `images`: values by themselves, coarser ones drawn at a half of the
+    resolution, a quarter and so on for so many octaves, and a part that all colours share. How much of each
+    coarser one, and how large that part is, is drawn for every image.
     """
     count, channels, height, width = images.shape
 
@@ -124,7 +124,8 @@ def _correlated(images: Tensor, octaves: int, generator: torch.Generator) -> Ten
     for octave in range(1, octaves + 1):
         coarse = drawn(channels, -(-height // 2**octave), -(-width // 2**octave))
         smooth = functional.interpolate(coarse, size=(height, width), mode="bilinear")
-        noise = noise + share() * smooth / smooth.std()
+        # On images so small that there is one coarse value, it has no deviation.
+        noise = noise + share() * smooth / smooth.std().clamp(min=1e-3)
     common = noise.mean(1, keepdim=True) * channels**0.5
     part = share()
     mixed: Tensor = (1 - part) * noise + part * common
