@@ -35,7 +35,7 @@ PARTS = (
     Part(
         "cifar10-resnet9", "comdefend:weights=cifar10-guided", ("fgsm", "bim"), ("fixed",), "guided",
         "For the attacker who spends his whole budget: a purifier of fewer bits, trained with the help of "
-        "other classifiers. This one took no part in it and was not changed. Before some it does less: "
+        "other classifiers. The one here took no part in it and was not changed. Before some it does less: "
         "docs/untouched.md.",
     ),
     Part(
