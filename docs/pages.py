@@ -45,6 +45,15 @@ def _each(values: Iterable[Any]) -> str:
     return ", ".join(dict.fromkeys(str(value) for value in values))
 
 
+def attacked(results: Iterable[Result], epsilon: int, knowledge: str) -> list[Result]:
+    """Those of an attacker of that knowledge at a budget in units of 1/255, without worst cases."""
+    return [
+        r for r in results
+        if r.threat_model and r.attack != WORST and r.knowledge == knowledge
+        and abs((r.threat_model.epsilon or 0) - epsilon / 255) < 1e-9
+    ]  # fmt: skip
+
+
 def by_column(results: list[Result]) -> dict[str, Result | None]:
     """By column, of the last defence among results (undefended: of none): clean, the worst of the gray-box
     attacks at each budget, and the others.
@@ -54,11 +63,7 @@ def by_column(results: list[Result]) -> dict[str, Result | None]:
     clean = {r.n: r for r in own if r.threat_model is None}
 
     def worst(wanted: Callable[[Result], bool], epsilon: int, knowledge: str = "gray-box") -> Result | None:
-        made = [
-            r for r in own
-            if r.threat_model and r.attack != WORST and r.knowledge == knowledge
-            and abs((r.threat_model.epsilon or 0) - epsilon / 255) < 1e-9 and wanted(r)
-        ]  # fmt: skip
+        made = [r for r in attacked(own, epsilon, knowledge) if wanted(r)]
         if not made or made[0].threat_model is None:
             return None
         return worst_of(clean[max(r.n for r in made)], made, made[0].threat_model)

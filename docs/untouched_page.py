@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import ablations_page
-from pages import COLUMNS, by_column, cell, origin, table_of
+from pages import COLUMNS, attacked, by_column, cell, origin, table_of
 
 from comdefend.evaluation import Result, read_results
 from comdefend.evaluation.tables import defences as names_of_defences
 from comdefend.evaluation.tables import label
-from comdefend.evaluation.worst_case import WORST, worst_of
+from comdefend.evaluation.worst_case import worst_of
 
 JUDGES = {
     "resnet20": "ResNet-20, not ours",
@@ -51,7 +51,7 @@ def table(folder: Path) -> str:
             found = by_column(own)
             clean = found["clean"]
             assert clean is not None
-            tried = _gray_box(own, clean.n)
+            tried = [r for r in attacked(own, 8, "gray-box") if r.n == clean.n]  # transfers, too
             threat = tried[0].threat_model if tried else None
             worst = worst_of(clean, tried, threat) if threat else None
             alone = [
@@ -69,12 +69,3 @@ def table(folder: Path) -> str:
 def parts(folder: Path) -> str:
     """What each part of the training is worth."""
     return ablations_page.table(folder, CHANGED)
-
-
-def _gray_box(results: list[Result], images: int) -> list[Result]:
-    """The gray-box attacks at 8/255 on so many images, transfers among them."""
-    return [
-        r for r in results
-        if r.n == images and r.attack != WORST and r.knowledge == "gray-box"
-        and r.threat_model and abs((r.threat_model.epsilon or 0) - 8 / 255) < 1e-9
-    ]  # fmt: skip
