@@ -57,7 +57,9 @@ def recipe_of(name: str) -> Recipe:
     """The training of an ablation; it trains nothing."""
     settings = [f"{key}={value}" for key, value in ABLATIONS[name].items() if key.startswith("pair.")]
     own = purifier_of(name)
-    behind = BEHIND if own is None else f"comdefend:weights={run_folder(own, RUNS / 'purifier') / WEIGHTS}"
+    behind = BEHIND
+    if own is not None:
+        behind = f"comdefend:weights={run_folder(own, RUNS / 'purifier') / WEIGHTS}.safetensors"
     noise = ABLATIONS[name].get("noise", NOISE)
     return load_recipe(RECIPE, ["epochs=1", f"pair.purifier={behind},noise={noise}", *settings])
 

@@ -126,6 +126,17 @@ def test_the_ablations_of_the_benchmark_are_those_of_the_page(monkeypatch: pytes
     assert {value == noise["whole"] for name, value in noise.items() if "noise" in name} == {False}
 
 
+def test_an_ablation_of_the_rate_stands_behind_weights_that_its_own_purifier_training_leaves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    benchmark = load("ablations", monkeypatch, "benchmarks")
+    made = {"purifier": Path("runs/ablations/purifier-0/weights.safetensors")}
+    monkeypatch.setattr(benchmark, "run_folder", lambda recipe, stem: made[stem.name].parent)
+    behind = benchmark.recipe_of("bits-12").pair.purifier.partition(",")[0]
+    assert behind == f"comdefend:weights={made['purifier']}"
+    assert behind not in benchmark.recipe_of("whole").pair.purifier
+
+
 def test_classifiers_that_stay_as_they_are_have_a_line_for_each_purifier(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
