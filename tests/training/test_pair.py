@@ -154,6 +154,43 @@ def test_what_is_attacked_and_which_way_decides_what_is_learnt(tmp_path: Path) -
     assert len(set(kept)) == 3
 
 
+def test_trades_asks_clean_images_for_the_label_and_attacked_ones_for_the_same_answers(
+    tmp_path: Path, purifier: Path, sample: ImageSet
+) -> None:
+    run = recipe(
+        tmp_path, f"pair.purifier=comdefend:weights={purifier}", "pair.trades=3", "classifier.cutout=0"
+    )
+    training = PairTraining(run, sample, sample)
+    logged = training.log_dict = Mock()  # type: ignore[method-assign]
+    answers: list[Tensor] = []
+    training.network.classifier.register_forward_hook(lambda _, __, given: answers.append(given.detach()))
+    labels = sample.labels(range(8))
+    training.training_step((sample.images(range(8)), labels), 0)
+    attacked, clean = answers[-1].softmax(1).split(8)
+    parts = logged.call_args.args[0]
+    assert parts["cross_entropy"].item() == pytest.approx(
+        -clean[range(8), labels].log().mean().item(), rel=1e-4
+    )
+    apart = (clean * (clean / attacked).log()).sum(1).mean().item()
+    assert parts["divergence"].item() == pytest.approx(apart, rel=1e-4)
+    assert apart > 0
+    expected = parts["cross_entropy"] + 3 * parts["divergence"]
+    assert parts["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        (["pair.share=0.5"], "trades is 2.0; .* and 0 unless all are attacked"),
+        (["pair.attack=none"], "trades is 2.0; .* and 0 unless all are attacked"),
+        (["pair.bare=0.5", "pair.purifier=comdefend"], "bare is 0.5; with pair.trades it must be 0"),
+    ],
+)
+def test_trades_attacks_all_images(tmp_path: Path, others: list[str], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        recipe(tmp_path, "pair.trades=2", *others)
+
+
 def test_a_goal_without_an_attack_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"pair\.sources and pair\.goal need a pair\.attack"):
         recipe(tmp_path, "pair.attack=none", "pair.goal=random")
@@ -181,6 +218,7 @@ def test_the_mean_of_the_weights_is_kept_where_it_is_asked_for(tmp_path: Path) -
         ("pair.tuned=true", "pair.tuned needs a pair.purifier"),
         ("pair.share=0", "pair.share is 0.0; it must lie above 0"),
         ("pair.bare=0.5", "pair.bare is 0.5; .* and 0 without a purifier"),
+        ("pair.trades=-1", "pair.trades is -1.0; it must be from 0 up, finite"),
         ("pair.average=1", "pair.average is 1.0; it must be from 0 to below 1"),
         ("pair.fidelity=1", "and 0 without pair.tuned"),
         ("pair.steps=0", "pair.steps is 0; it must be at least 1"),

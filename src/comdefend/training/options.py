@@ -148,6 +148,10 @@ class PairOptions:
     step: float = 1.25
     """Of an attack; a step as a fraction of epsilon."""
     share: float = 1.0
+    trades: float = 0.0
+    """Above 0, cross-entropy is asked of clean images, and so many times how far the answers to attacked ones
+    are from theirs, in place of cross-entropy of attacked images (TRADES: Zhang et al., "Theoretically
+    principled trade-off between robustness and accuracy", 2019; this is their 1 / lambda)."""
     average: float = 0.0
     """How much of the running mean of the weights stays at each step; the mean is what is kept (0: the last
     weights are)."""
@@ -164,6 +168,10 @@ class PairOptions:
             yield f"step is {self.step}; it must lie above 0 and at most at 2"
         if not 0 < self.share <= 1:
             yield f"share is {self.share}; it must lie above 0 and at most at 1"
+        if not 0 <= self.trades < inf or (self.trades and (self.attack, self.share) != ("pgd", 1.0)):
+            yield f"trades is {self.trades}; it must be from 0 up, finite, and 0 unless all are attacked"
+        if self.trades and self.bare:
+            yield f"bare is {self.bare}; with pair.trades it must be 0"
         if not 0 <= self.bare < 1 or (self.bare and self.purifier == "none"):
             yield f"bare is {self.bare}; it must be from 0 to below 1, and 0 without a purifier"
         if not 0 <= self.average < 1:

@@ -83,9 +83,9 @@ class Pair(nn.Module):
 
 
 class PairTraining(Training):
-    """Cross-entropy on attacked and clean images, and the squared error of what the purifier makes of them
-    against the clean ones; validated by accuracy, clean and under `WATCH` on all that training attacks,
-    the worst case image by image.
+    """Cross-entropy on attacked and clean images, or TRADES' loss (`PairOptions.trades`), and the squared
+    error of what the purifier makes of them against the clean ones; validated by accuracy, clean and under
+    `WATCH` on all that training attacks, the worst case image by image.
     """
 
     network: Pair
@@ -130,7 +130,8 @@ class PairTraining(Training):
         inputs = with_noise(images, options.noise / 255, generator=random)
         if options.attack != "none":
             many = round(options.share * len(images))
-            inputs = torch.cat([self._attacked(inputs[:many], labels[:many]), inputs[many:]])
+            left = inputs if options.trades else inputs[many:]
+            inputs = torch.cat([self._attacked(inputs[:many], labels[:many]), left])
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(options.tuned), self._drawn(8, self.global_step):
             purified = self.network.purified(inputs)
@@ -138,12 +139,19 @@ class PairTraining(Training):
             rows = torch.arange(len(images), device=self.device)
             past = (rows * options.bare).floor() != ((rows + 1) * options.bare).floor()
             purified = torch.where(past[:, None, None, None], inputs, purified)
+        logits, parts = self.network.classifier(purified), {}
+        if options.trades:
+            attacked, logits = logits.float().chunk(2)
+            parts["divergence"] = functional.kl_div(
+                attacked.log_softmax(1), logits.log_softmax(1), log_target=True, reduction="batchmean"
+            )
         smoothing = self.recipe.classifier.label_smoothing
-        loss = functional.cross_entropy(self.network.classifier(purified), labels, label_smoothing=smoothing)
-        parts = {"cross_entropy": loss}
+        parts["cross_entropy"] = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
         if options.fidelity:
-            parts["mse"] = (purified.float() - images).square().mean()
-            loss = loss + options.fidelity * parts["mse"]
+            target = torch.cat([images, images]) if options.trades else images
+            parts["mse"] = (purified.float() - target).square().mean()
+        weights = {"divergence": options.trades, "mse": options.fidelity, "cross_entropy": 1.0}
+        loss = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
         self.stop_on_nan(loss)
         self.log_dict({"loss": loss, **parts})
         return loss

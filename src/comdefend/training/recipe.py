@@ -116,13 +116,17 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         settings = asdict(self)
-        if self.trains != "pair":  # runs from before there were pairs stay what they were
+        # Runs from before there were these settings stay what they were.
+        later = {
+            "purifier": ("code_noise", "noise_octaves", "matching", "guide_noise"),
+            "pair": ("attack_modes", "trades"),
+        }
+        for group, keys in later.items():
+            for key in keys:
+                if not settings[group][key]:
+                    del settings[group][key]
+        if self.trains != "pair":
             del settings["pair"]
-        elif not self.pair.attack_modes:
-            del settings["pair"]["attack_modes"]
-        for later in ("code_noise", "noise_octaves", "matching", "guide_noise"):
-            if not settings["purifier"][later]:
-                del settings["purifier"][later]
         return settings
 
 
