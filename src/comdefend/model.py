@@ -12,7 +12,8 @@ No layer has a stride, so any H and W pass, and a pixel of the output depends on
 at most `ComDefendConfig.reach` (18) rows and columns away.
 
 What is not the paper's is `ComDefendConfig.block`: one code for each 2x2 or 4x4 block of pixels, at a
-lower rate and a fraction of the arithmetic, and `code_noise`. Without both, everything here is as published.
+lower rate and a fraction of the arithmetic, and `code_noise` and `codes`. Without them, everything here is as
+published.
 """
 
 from collections.abc import Sequence
@@ -47,7 +48,8 @@ class ComDefendConfig:
     shares one code of `bits` bits; the paper's is 1. Its pixels are folded into channels, so all
     layers run on an image that is smaller by this factor in height and width. `code_noise`: standard
     deviation of noise on the logits that `ComDefendPurifier` leaves in use, whatever training had; the paper
-    has none outside training.
+    has none outside training. `codes`: how many codes of an image `ComDefendPurifier` draws with that noise,
+    to give the mean of the images that they stand for.
     """
 
     image_channels: int = 3
@@ -58,6 +60,7 @@ class ComDefendConfig:
     rec_widths: tuple[int, ...] = REC_WIDTHS
     block: int = 1
     code_noise: float = 0.0
+    codes: int = 1
 
     def __post_init__(self) -> None:
         # Read back from JSON they are lists.
@@ -75,6 +78,8 @@ class ComDefendConfig:
             raise ValueError(f"phi ({self.phi}) and lam ({self.lam}) must be finite and not negative")
         if not (isinstance(self.code_noise, int | float) and 0 <= self.code_noise < inf):
             raise ValueError(f"code_noise is {self.code_noise!r}; it must be finite and not negative")
+        if not (isinstance(self.codes, int) and 1 <= self.codes <= 64):
+            raise ValueError(f"codes is {self.codes!r}; it must be a whole number from 1 to 64")
         named = [("com_widths", w) for w in self.com_widths] + [("rec_widths", w) for w in self.rec_widths]
         for name, width in named:
             if not (isinstance(width, int) and 1 <= width <= 1024):
@@ -91,8 +96,8 @@ class ComDefendConfig:
 
     @property
     def rate(self) -> float:
-        """Bits of code for one pixel of the image, of 24 (RGB) or 8 (grey)."""
-        return self.bits / self.block**2
+        """Bits of all codes for one pixel of the image, of 24 (RGB) or 8 (grey)."""
+        return self.codes * self.bits / self.block**2
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

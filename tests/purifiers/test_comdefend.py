@@ -8,6 +8,7 @@ import torch
 
 from comdefend.errors import RequestError
 from comdefend.purifiers import ComDefendPurifier, load_comdefend
+from comdefend.seeding import drawn_from
 from tests.conftest import tiny_model
 
 
@@ -65,6 +66,43 @@ def test_noise_makes_it_stochastic() -> None:
     assert torch.equal(still(images), still(images))
 
 
+@pytest.mark.parametrize("block", [1, 2])
+def test_several_codes_stand_for_the_mean_of_what_each_stands_for(block: int) -> None:
+    model = tiny_model(block=block)
+    one, three = (ComDefendPurifier(model, noise=20.0, codes=codes) for codes in (1, 3))
+    images = torch.rand(2, 3, 16, 12)
+    with drawn_from(0):
+        codes = three.compress(images)
+    assert codes.shape == (2, 3 * model.config.bits, 16 // block, 12 // block)
+    mean = torch.stack([one.decompress(code) for code in codes.chunk(3, dim=1)]).mean(0)
+    torch.testing.assert_close(three.decompress(codes), mean)
+    with drawn_from(0):
+        torch.testing.assert_close(three(images), mean)
+    with pytest.raises(RequestError, match=f"N x {3 * model.config.bits} x H x W is needed"):
+        three.decompress(codes[:, :-1])
+
+
+@pytest.mark.parametrize("mode", ["surrogate", "straight-through", "tempered-50", "identity"])
+def test_gradients_pass_through_several_codes(mode: str) -> None:
+    purifier = ComDefendPurifier(tiny_model(block=2), noise=20.0, codes=3)
+    images = torch.rand(2, 3, 7, 5, requires_grad=True)
+    with drawn_from(0):
+        made = purifier.through(images, mode)
+    with drawn_from(0):
+        torch.testing.assert_close(made, purifier(images))
+    made.sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().max() > 0
+
+
+def test_several_codes_need_noise_to_differ() -> None:
+    still = ComDefendPurifier(tiny_model(), codes=3)
+    images = torch.rand(1, 3, 8, 8)
+    assert torch.equal(still(images), ComDefendPurifier(tiny_model())(images))
+    assert "codes" not in still.settings()
+    assert ComDefendPurifier(tiny_model(), codes=3, noise=1).settings()["codes"] == 3
+
+
 def test_bfloat16_stays_close_and_gives_back_the_input_dtype() -> None:
     images = torch.rand(2, 3, 32, 32)
     fast, exact = load_comdefend("cifar10", dtype="bfloat16"), load_comdefend("cifar10")
@@ -98,7 +136,10 @@ def test_grey_data_gets_the_grey_weights() -> None:
     assert load_comdefend(channels=1).image_channels == 1
 
 
-@pytest.mark.parametrize("options", [{"tile": 0}, {"halo": -1}, {"noise": -0.1}, {"order": "gbr"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"tile": 0}, {"halo": -1}, {"noise": -0.1}, {"order": "gbr"}, {"codes": 0}, {"codes": 1.5}],
+)
 def test_impossible_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(RequestError, match=next(iter(options))):
         ComDefendPurifier(tiny_model(), **options)  # type: ignore[arg-type]

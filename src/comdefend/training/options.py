@@ -26,6 +26,8 @@ class PurifierOptions:
     rec_widths: tuple[int, ...] = REC_WIDTHS
     code_noise: float = 0.0
     """Noise on the logits of the finished purifier, in use; its training has `phi`."""
+    codes: int = 1
+    """Codes that the finished purifier draws with that noise, to give the mean of what they stand for."""
     noise: float = 0.0
     """Up to so much of it (in units of 1/255, each value up or down, as much in the whole image) is put on
     what is compressed, while the clean image is asked for."""
@@ -54,6 +56,7 @@ class PurifierOptions:
             rec_widths=self.rec_widths,
             block=self.block,
             code_noise=self.code_noise,
+            codes=self.codes,
         )
 
     def problems(self) -> Iterator[str]:

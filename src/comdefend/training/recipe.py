@@ -118,12 +118,13 @@ class Recipe:
         settings = asdict(self)
         # Runs from before there were these settings stay what they were.
         later = {
-            "purifier": ("code_noise", "noise_octaves", "matching", "guide_noise"),
+            "purifier": ("code_noise", "codes", "noise_octaves", "matching", "guide_noise"),
             "pair": ("attack_modes", "trades"),
         }
         for group, keys in later.items():
+            given = getattr(self, group)
             for key in keys:
-                if not settings[group][key]:
+                if getattr(given, key) == getattr(type(given)(), key):
                     del settings[group][key]
         if self.trains != "pair":
             del settings["pair"]
