@@ -168,13 +168,30 @@ class ComDefend(nn.Module):
         return logits > 0
 
     def decompress(self, code: Tensor, like: Tensor | None = None) -> Tensor:
-        """The image that a code (booleans, or numbers in [0, 1]) stands for, of whole blocks.
+        """The image that a code (booleans, or numbers in [0, 1]) stands for, of whole blocks; where there are
+        several codes one after the other, N x (codes * bits) x H x W, the mean of what each stands for.
 
         Cut to the height and width of `like`, where that is given.
         """
         parameter = next(self.rec.parameters())
-        reconstruction: Tensor = self.rec(code.to(parameter.dtype))
+        each = code.unflatten(1, (-1, self.config.bits)).flatten(0, 1)
+        reconstruction: Tensor = self.rec(each.to(parameter.dtype))
+        if len(each) > len(code):
+            reconstruction = reconstruction.unflatten(0, (len(code), -1)).mean(1)
         return reconstruction if like is None else reconstruction[..., : like.shape[-2], : like.shape[-1]]
+
+    def drawn(
+        self, images: Tensor, *, noise: float, codes: int = 1, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The logits of `codes` codes one after the other, N x (codes * bits) x H x W, as they are cut in
+        use: with normal noise of standard deviation `noise`. Without noise there is one code in any case.
+        """
+        logits: Tensor = self.com(images)
+        if not noise:
+            return logits
+        if codes > 1:
+            logits = logits.repeat(1, codes, 1, 1)
+        return logits - noise * torch.empty_like(logits).normal_(generator=generator)
 
     def forward(self, images: Tensor) -> Tensor:
         """Compress and decompress: the purified images. Not differentiable; see `soft`."""

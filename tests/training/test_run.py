@@ -83,6 +83,35 @@ def test_a_folder_of_photographs_of_many_sizes_is_trained_on(
     assert facts.scores["images"] == 1
 
 
+def test_the_reconstructor_settles_on_the_codes_in_use_and_the_compressor_stays(tmp_path: Path) -> None:
+    sizes = ["purifier.com_widths=[8]", "purifier.rec_widths=[8]", "purifier.code_noise=60", "batch=20"]
+    sizes += ["purifier.codes=3", "steps=60", "interval=30"]
+    settling = purifier_recipe(*sizes, "purifier.settling=30")
+    assert start(settling, output=tmp_path, device="cpu", stop_after=1) is None
+    begun = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    with (tmp_path / "csv" / "metrics.csv").open() as file:
+        (halfway,) = (float(row["psnr"]) for row in csv.DictReader(file) if row["psnr"])
+    facts = start(settling, output=tmp_path, device="cpu", resume=True)
+    assert facts is not None
+    kept = load_comdefend(str(tmp_path / "weights.safetensors")).model.state_dict()
+    last = "com.layers.2"  # its gain is folded in
+    for name, tensor in kept.items():
+        before = begun[f"network.{name}"]
+        if name.startswith("com"):
+            gain = settling.purifier.gain if name.startswith(last) else 1
+            torch.testing.assert_close(tensor, before * gain, rtol=1e-3, atol=1e-3)  # kept in 16 bits
+        else:
+            assert (tensor - before).norm() > 0.01 * before.norm(), name
+    assert facts.scores["validation_psnr"] > halfway
+
+
+def test_settling_leaves_steps_to_both_networks(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"purifier\.settling is 6 of 6 steps; both networks need some"):
+        start(purifier_recipe("purifier.settling=6"), output=tmp_path, device="cpu")
+    with pytest.raises(RequestError, match=r"purifier\.settling is -1; it must not be negative"):
+        purifier_recipe("purifier.settling=-1")
+
+
 def test_an_interrupt_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from comdefend.training.purifier import PurifierTraining
 

@@ -130,7 +130,7 @@ class ComDefendPurifier(Purifier):
                 f"the code has the shape {tuple(code.shape)}; N x {bits} x H x W is needed, as of compress"
             )
         with torch.no_grad():
-            return self._ordered(self._decompressed(code)).float()
+            return self._ordered(self.model.decompress(code)).float()
 
     def settings(self) -> dict[str, Any]:
         several = {"codes": self.codes} if self.codes > 1 else {}  # results from before stay what they were
@@ -177,9 +177,9 @@ class ComDefendPurifier(Purifier):
     def _through_code(self, images: Tensor, stand_in: Callable[[Tensor], Tensor]) -> Tensor:
         """The round trip of the hard code, which passes gradients back as `stand_in` of the logits."""
         network_images = self._ordered(images).to(self.dtype, memory_format=torch.channels_last)
-        logits = self._drawn(self.model.com(network_images))
+        logits = self.model.drawn(network_images, noise=self.noise, codes=self.codes)
         code = with_gradient_of((logits > 0).to(logits.dtype), stand_in(logits))
-        return self._ordered(self._decompressed(code, images)).to(images.dtype)
+        return self._ordered(self.model.decompress(code, images)).to(images.dtype)
 
     def _tiled(self, function: Callable[[Tensor], Tensor], images: Tensor, *, block: int = 1) -> Tensor:
         with torch.no_grad():
@@ -187,27 +187,11 @@ class ComDefendPurifier(Purifier):
             return apply_tiled(function, images, tile=self.tile, halo=self.halo, pixels=at_once, block=block)
 
     def _whole(self, images: Tensor) -> Tensor:
-        return self._ordered(self._decompressed(self._code(images), images)).to(images.dtype)
+        return self._ordered(self.model.decompress(self._code(images), images)).to(images.dtype)
 
     def _code(self, images: Tensor) -> Tensor:
         network_images = self._ordered(images).to(self.dtype, memory_format=torch.channels_last)
-        return self._drawn(self.model.com(network_images)) > 0
-
-    def _drawn(self, logits: Tensor) -> Tensor:
-        """The logits that are cut, of all codes: a gradient is that at the draws which were made."""
-        if not self.noise:
-            return logits
-        if self.codes > 1:
-            logits = logits.repeat(1, self.codes, 1, 1)
-        return logits - self.noise * torch.randn_like(logits)
-
-    def _decompressed(self, code: Tensor, like: Tensor | None = None) -> Tensor:
-        """The mean of the images that the codes stand for, in the network's order of channels."""
-        if self.codes == 1:
-            return self.model.decompress(code, like)
-        each = self.model.decompress(code.unflatten(1, (self.codes, -1)).flatten(0, 1), like)
-        mean: Tensor = each.unflatten(0, (len(code), self.codes)).mean(1)
-        return mean
+        return self.model.drawn(network_images, noise=self.noise, codes=self.codes) > 0
 
     def _ordered(self, images: Tensor) -> Tensor:
         return images.flip(1) if self.order == "bgr" else images

@@ -28,6 +28,9 @@ class PurifierOptions:
     """Noise on the logits of the finished purifier, in use; its training has `phi`."""
     codes: int = 1
     """Codes that the finished purifier draws with that noise, to give the mean of what they stand for."""
+    settling: int = 0
+    """So many of the last steps train the reconstructor alone, for codes as they are in use: cut, with
+    `code_noise`, and several of them where there are several `codes`."""
     noise: float = 0.0
     """Up to so much of it (in units of 1/255, each value up or down, as much in the whole image) is put on
     what is compressed, while the clean image is asked for."""
@@ -62,6 +65,8 @@ class PurifierOptions:
     def problems(self) -> Iterator[str]:
         if not 0 < self.gain < inf:
             yield f"gain is {self.gain}; it must be positive"
+        if self.settling < 0:
+            yield f"settling is {self.settling}; it must not be negative"
         if not 0 <= self.noise <= 255:
             yield f"noise is {self.noise}; it must be from 0 to 255"
         if not 0 <= self.noise_octaves <= 8:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from comdefend.data import ImageSet
+from comdefend.errors import RequestError
 from comdefend.image import code_picture, picture_grid, psnr
 from comdefend.model import ComDefend, channels_last, comdefend_loss, initialise
 from comdefend.training.base import Part, Training
@@ -21,7 +22,10 @@ from comdefend.training.recipe import Recipe
 
 
 class PurifierTraining(Training):
-    """ComDefend under the loss of Eq. 3, validated by the PSNR of its hard code."""
+    """ComDefend under the loss of Eq. 3, validated by the PSNR of its hard code, with the noise that it has
+    in use. At the end the reconstructor may be trained on by itself, on that code: see
+    `PurifierOptions.settling`.
+    """
 
     network: ComDefend
     kind = "purifier"
@@ -30,6 +34,11 @@ class PurifierTraining(Training):
     def __init__(self, recipe: Recipe, data: ImageSet, validation: ImageSet, *, grids: Path) -> None:
         channels = recipe.purifier.image_channels or data.channels
         super().__init__(recipe, data, validation, channels)
+        if recipe.purifier.settling >= self.total_steps:
+            raise RequestError(
+                f"purifier.settling is {recipe.purifier.settling} of {self.total_steps} steps; both networks "
+                "need some before"
+            )
         self.network = ComDefend(recipe.purifier.config(channels), gain=recipe.purifier.gain)
         initialise(self.network, seed=recipe.seed)
         channels_last(self.network)
@@ -47,15 +56,26 @@ class PurifierTraining(Training):
         options = self.recipe.purifier
         most, octaves = options.noise / 255, options.noise_octaves
         inputs = with_noise(images, most, octaves=octaves, generator=random)
-        loss, purified = comdefend_loss(self.network, images, inputs=inputs, generator=random)
-        total = loss.total
-        parts = {"mse": loss.reconstruction, "ones": loss.sparsity}
+        if self.global_step < self.total_steps - options.settling:
+            loss, purified = comdefend_loss(self.network, images, inputs=inputs, generator=random)
+            total = loss.total
+            parts = {"mse": loss.reconstruction, "ones": loss.sparsity}
+        else:
+            purified = self.network.decompress(self._code(inputs, random), images)
+            parts = {"mse": (purified.float() - images).square().mean()}
+            total = 0.5 * parts["mse"]
         if self.guides:
             parts["guidance"], parts["matching"] = self._apart(images, purified, random)
             total = total + options.guidance * parts["guidance"] + options.matching * parts["matching"]
         self.stop_on_nan(total)
         self.log_dict({"loss": total, **parts})
         return total
+
+    @torch.no_grad()
+    def _code(self, images: Tensor, random: torch.Generator) -> Tensor:
+        """The code, or the codes, as the finished purifier cuts them in use."""
+        config = self.network.config
+        return self.network.drawn(images, noise=config.code_noise, codes=config.codes, generator=random) > 0
 
     def _apart(self, images: Tensor, purified: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """What one guide, each in its turn, sees between images and purified ones, both under one noise."""
@@ -68,11 +88,11 @@ class PurifierTraining(Training):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images = batch[0]
-        code = self.network.compress(images)
+        code = self._code(images, self.random())
         purified = self.network.decompress(code, images).float()
         self.report(psnr(purified, images).mean())
         if batch_idx == 0 and self.global_rank == 0 and not self.trainer.sanity_checking:
-            self._draw(images[:8], code[:8], purified[:8])
+            self._draw(images[:8], code[:8, : self.network.config.bits], purified[:8])
 
     def _draw(self, images: Tensor, code: Tensor, purified: Tensor) -> None:
         drawn = code_picture(code, block=self.network.config.block)
