@@ -162,10 +162,16 @@ class ComDefend(nn.Module):
         self.com = ComCNN(self.config, gain=gain)
         self.rec = RecCNN(self.config)
 
-    def compress(self, images: Tensor) -> Tensor:
-        """The binary code, as booleans: the sigmoid of the logits cut at 0.5 (section 3.3)."""
-        logits: Tensor = self.com(images)
-        return logits > 0
+    def compress(
+        self,
+        images: Tensor,
+        *,
+        noise: float = 0.0,
+        codes: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The binary code, as booleans: the sigmoid of the logits cut at 0.5 (section 3.3), as `drawn`."""
+        return self.drawn(images, noise=noise, codes=codes, generator=generator) > 0
 
     def decompress(self, code: Tensor, like: Tensor | None = None) -> Tensor:
         """The image that a code (booleans, or numbers in [0, 1]) stands for, of whole blocks; where there are

@@ -191,7 +191,7 @@ class ComDefendPurifier(Purifier):
 
     def _code(self, images: Tensor) -> Tensor:
         network_images = self._ordered(images).to(self.dtype, memory_format=torch.channels_last)
-        return self.model.drawn(network_images, noise=self.noise, codes=self.codes) > 0
+        return self.model.compress(network_images, noise=self.noise, codes=self.codes)
 
     def _ordered(self, images: Tensor) -> Tensor:
         return images.flip(1) if self.order == "bgr" else images

@@ -75,7 +75,7 @@ class PurifierTraining(Training):
     def _code(self, images: Tensor, random: torch.Generator) -> Tensor:
         """The code, or the codes, as the finished purifier cuts them in use."""
         config = self.network.config
-        return self.network.drawn(images, noise=config.code_noise, codes=config.codes, generator=random) > 0
+        return self.network.compress(images, noise=config.code_noise, codes=config.codes, generator=random)
 
     def _apart(self, images: Tensor, purified: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """What one guide, each in its turn, sees between images and purified ones, both under one noise."""
