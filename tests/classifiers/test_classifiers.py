@@ -26,6 +26,7 @@ def test_resnets_have_the_published_sizes() -> None:
     assert size("resnet18") == pytest.approx(11.17, abs=0.01)
     assert size("resnet50") == pytest.approx(23.52, abs=0.01)
     assert size("resnet9") < 1.5
+    assert size("vgg") < 1.5
 
 
 def test_vgg_halves_an_image_once_for_each_width() -> None:
