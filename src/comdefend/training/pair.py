@@ -139,19 +139,21 @@ class PairTraining(Training):
             rows = torch.arange(len(images), device=self.device)
             past = (rows * options.bare).floor() != ((rows + 1) * options.bare).floor()
             purified = torch.where(past[:, None, None, None], inputs, purified)
-        logits, parts = self.network.classifier(purified), {}
+        logits = self.network.classifier(purified)
         if options.trades:
             attacked, logits = logits.float().chunk(2)
+        smoothing = self.recipe.classifier.label_smoothing
+        loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        parts = {"cross_entropy": loss}
+        if options.trades:
             parts["divergence"] = functional.kl_div(
                 attacked.log_softmax(1), logits.log_softmax(1), log_target=True, reduction="batchmean"
             )
-        smoothing = self.recipe.classifier.label_smoothing
-        parts["cross_entropy"] = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+            loss = loss + options.trades * parts["divergence"]
         if options.fidelity:
             target = torch.cat([images, images]) if options.trades else images
             parts["mse"] = (purified.float() - target).square().mean()
-        weights = {"divergence": options.trades, "mse": options.fidelity, "cross_entropy": 1.0}
-        loss = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
+            loss = loss + options.fidelity * parts["mse"]
         self.stop_on_nan(loss)
         self.log_dict({"loss": loss, **parts})
         return loss
