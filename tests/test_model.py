@@ -54,7 +54,8 @@ def test_blocks_share_a_code_and_images_keep_their_size(block: int, size: tuple[
     assert whole.shape[2:] == tuple(block * side for side in blocks)
     assert torch.equal(whole[..., : size[0], : size[1]], model(images))
     assert model.config.rate == 24 / block**2
-    assert replace(model.config, codes=3).rate == 3 * model.config.rate
+    # Of a logit one of four numbers is left, where else it is one of two.
+    assert replace(model.config, cuts=3, spread=20).rate == 2 * model.config.rate
 
 
 def test_an_image_goes_on_past_its_border_as_its_last_row_and_column() -> None:
@@ -180,8 +181,11 @@ def test_tempered_code_lets_gradients_through_where_the_soft_one_does_not() -> N
         {"lam": -1.0},
         {"code_noise": -1},
         {"code_noise": float("inf")},
-        {"codes": 0},
-        {"codes": 1.5},
+        {"cuts": 0},
+        {"cuts": 1.5},
+        {"cuts": 3},
+        {"spread": 5},
+        {"spread": -5, "cuts": 3},
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, float]) -> None:

@@ -236,11 +236,8 @@ def test_purifiers_of_few_bits_take_an_eighth_of_the_papers_arithmetic() -> None
     def arithmetic(name: str) -> float:
         """Multiply-adds a pixel: each weight of a convolution once for each place it is put to."""
         purifier = load_comdefend(name)
-        com, rec = (
-            sum(p.numel() for p in network.parameters() if p.dim() == 4)
-            for network in (purifier.model.com, purifier.model.rec)
-        )
-        return (com + purifier.codes * rec) / purifier.model.config.block**2
+        weights = sum(p.numel() for p in purifier.model.parameters() if p.dim() == 4)
+        return weights / purifier.model.config.block**2
 
     for name in ("cifar10-robust", "cifar10-guided"):
         assert 8 * arithmetic(name) < arithmetic("cifar10"), name

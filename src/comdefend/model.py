@@ -12,14 +12,14 @@ No layer has a stride, so any H and W pass, and a pixel of the output depends on
 at most `ComDefendConfig.reach` (18) rows and columns away.
 
 What is not the paper's is `ComDefendConfig.block`: one code for each 2x2 or 4x4 block of pixels, at a
-lower rate and a fraction of the arithmetic, and `code_noise` and `codes`. Without them, everything here is as
-published.
+lower rate and a fraction of the arithmetic; `code_noise`; and `cuts`: logits that are cut at several heights,
+not at zero alone. Without them, everything here is as published.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from math import inf
+from math import inf, log2
 from typing import Any
 
 import torch
@@ -48,8 +48,11 @@ class ComDefendConfig:
     shares one code of `bits` bits; the paper's is 1. Its pixels are folded into channels, so all
     layers run on an image that is smaller by this factor in height and width. `code_noise`: standard
     deviation of noise on the logits that `ComDefendPurifier` leaves in use, whatever training had; the paper
-    has none outside training. `codes`: how many codes of an image `ComDefendPurifier` draws with that noise,
-    to give the mean of the images that they stand for.
+    has none outside training. `cuts`: at how many heights logits are cut, the paper's at one, zero; more lie
+    at evenly spaced quantiles of a normal distribution around zero with standard deviation `spread`. The code
+    then says of each logit, in a bit for each height, which of them it passes (a thermometer code: Buckman et
+    al., 2018), and the reconstructor is given how many. A small change of the image then changes little in
+    the code, where with one cut it can turn the bit around.
     """
 
     image_channels: int = 3
@@ -60,7 +63,8 @@ class ComDefendConfig:
     rec_widths: tuple[int, ...] = REC_WIDTHS
     block: int = 1
     code_noise: float = 0.0
-    codes: int = 1
+    cuts: int = 1
+    spread: float = 0.0
 
     def __post_init__(self) -> None:
         # Read back from JSON they are lists.
@@ -78,8 +82,12 @@ class ComDefendConfig:
             raise ValueError(f"phi ({self.phi}) and lam ({self.lam}) must be finite and not negative")
         if not (isinstance(self.code_noise, int | float) and 0 <= self.code_noise < inf):
             raise ValueError(f"code_noise is {self.code_noise!r}; it must be finite and not negative")
-        if not (isinstance(self.codes, int) and 1 <= self.codes <= 64):
-            raise ValueError(f"codes is {self.codes!r}; it must be a whole number from 1 to 64")
+        if not (isinstance(self.cuts, int) and 1 <= self.cuts <= 255):
+            raise ValueError(f"cuts is {self.cuts!r}; it must be a whole number from 1 to 255")
+        if not (isinstance(self.spread, int | float) and 0 <= self.spread < inf):
+            raise ValueError(f"spread is {self.spread!r}; it must be finite and not negative")
+        if (self.cuts > 1) != (self.spread > 0):
+            raise ValueError(f"cuts ({self.cuts}) and spread ({self.spread:g}) need each other")
         named = [("com_widths", w) for w in self.com_widths] + [("rec_widths", w) for w in self.rec_widths]
         for name, width in named:
             if not (isinstance(width, int) and 1 <= width <= 1024):
@@ -96,8 +104,15 @@ class ComDefendConfig:
 
     @property
     def rate(self) -> float:
-        """Bits of all codes for one pixel of the image, of 24 (RGB) or 8 (grey)."""
-        return self.codes * self.bits / self.block**2
+        """Bits of the code for one pixel of the image, of 24 (RGB) or 8 (grey). What `cuts` give for a logit
+        is one of `cuts + 1` numbers.
+        """
+        return log2(self.cuts + 1) * self.bits / self.block**2
+
+    @property
+    def length(self) -> int:
+        """Channels of the code: bits of one place, with several cuts before they are counted."""
+        return self.cuts * self.bits
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -153,7 +168,8 @@ class ComDefend(nn.Module):
     """Both networks and the binary code between them.
 
     Images are float tensors N x image_channels x H x W in [0, 1], RGB; codes N x bits x H x W (of
-    blocks where `config.block` is not 1: see `ComCNN`).
+    blocks where `config.block` is not 1: see `ComCNN`), with several `cuts` N x (bits * cuts) x H x W, those
+    of a logit one after the other, the lowest first.
     """
 
     def __init__(self, config: ComDefendConfig | None = None, *, gain: float = 1.0) -> None:
@@ -167,49 +183,52 @@ class ComDefend(nn.Module):
         images: Tensor,
         *,
         noise: float = 0.0,
-        codes: int = 1,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """The binary code, as booleans: the sigmoid of the logits cut at 0.5 (section 3.3), as `drawn`."""
-        return self.drawn(images, noise=noise, codes=codes, generator=generator) > 0
+        """The binary code, as booleans: the sigmoid of the logits cut at 0.5 (section 3.3), or at `cuts`."""
+        return self.logits(images, noise=noise, generator=generator) > 0
 
     def decompress(self, code: Tensor, like: Tensor | None = None) -> Tensor:
-        """The image that a code (booleans, or numbers in [0, 1]) stands for, of whole blocks; where there are
-        several codes one after the other, N x (codes * bits) x H x W, the mean of what each stands for.
+        """The image that a code (booleans, or numbers in [0, 1]) stands for, of whole blocks. With several
+        cuts a code N x bits x H x W is taken for their means.
 
         Cut to the height and width of `like`, where that is given.
         """
         parameter = next(self.rec.parameters())
-        each = code.unflatten(1, (-1, self.config.bits)).flatten(0, 1)
-        reconstruction: Tensor = self.rec(each.to(parameter.dtype))
-        if len(each) > len(code):
-            reconstruction = reconstruction.unflatten(0, (len(code), -1)).mean(1)
+        code = code.to(parameter.dtype)
+        if code.shape[1] > self.config.bits:
+            code = code.unflatten(1, (self.config.bits, self.config.cuts)).mean(2)
+        reconstruction: Tensor = self.rec(code)
         return reconstruction if like is None else reconstruction[..., : like.shape[-2], : like.shape[-1]]
 
-    def drawn(
-        self, images: Tensor, *, noise: float, codes: int = 1, generator: torch.Generator | None = None
+    def logits(
+        self, images: Tensor, *, noise: float = 0.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        """The logits of `codes` codes one after the other, N x (codes * bits) x H x W, as they are cut in
-        use: with normal noise of standard deviation `noise`. Without noise there is one code in any case.
+        """What `compress` compares with 0, in the shape of the code: logits with normal noise of standard
+        deviation `noise`, the same for all cuts, and of several cuts how far each is passed.
         """
         logits: Tensor = self.com(images)
-        if not noise:
+        if noise:
+            logits = logits - noise * torch.empty_like(logits).normal_(generator=generator)
+        cuts = self.config.cuts
+        if cuts == 1:
             return logits
-        if codes > 1:
-            logits = logits.repeat(1, codes, 1, 1)
-        return logits - noise * torch.empty_like(logits).normal_(generator=generator)
+        quantiles = (torch.arange(cuts, device=logits.device) + 0.5) / cuts
+        heights: Tensor = self.config.spread * torch.special.ndtri(quantiles).to(logits.dtype)
+        return (logits[:, :, None] - heights[:, None, None]).flatten(1, 2)
 
     def forward(self, images: Tensor) -> Tensor:
         """Compress and decompress: the purified images. Not differentiable; see `soft`."""
         return self.decompress(self.compress(images), images)
 
     def soft(self, images: Tensor, *, temperature: float = 1.0) -> Tensor:
-        """The round trip with `sigmoid(logits / temperature)` for a code, differentiable.
+        """The round trip with `sigmoid(logits / temperature)` for a code, differentiable; with several cuts
+        the mean of it over them.
 
         At temperature 1 the derivative of the sigmoid is exactly zero in float32 for most of a
         trained code; an attack needs a temperature nearer to the size of the logits.
         """
-        return self.decompress(torch.sigmoid(self.com(images) / temperature), images)
+        return self.decompress(torch.sigmoid(self.logits(images) / temperature), images)
 
     def noisy_code(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """The code seen in training: `sigmoid(Com(x) - noise)`, noise ~ N(0, phi^2) (section 3.3).

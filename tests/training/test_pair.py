@@ -101,11 +101,11 @@ def test_both_are_trained_through_the_hard_code(name: str, tmp_path: Path, purif
 def test_noise_on_the_code_is_trained_with_and_stays_with_the_weights(tmp_path: Path, purifier: Path) -> None:
     kept = []
     for noise in (0, 9):
-        reference = f"comdefend:weights={purifier},noise={noise},codes=2"
+        reference = f"comdefend:weights={purifier},noise={noise}"
         run = recipe(tmp_path, f"pair.purifier={reference}", "pair.tuned=true")
         start(run, output=tmp_path / str(noise), device="cpu")
         kept.append(load_comdefend(str(tmp_path / str(noise) / "purifier.safetensors")))
-    assert [(p.noise, p.stochastic, p.codes) for p in kept] == [(0, False, 1), (9, True, 2)]
+    assert [(p.noise, p.stochastic) for p in kept] == [(0, False), (9, True)]
     still = load_purifier(f"comdefend:weights={tmp_path / '9' / 'purifier.safetensors'},noise=0")
     assert not still.stochastic
     weights = [next(p.model.parameters()) for p in kept]

@@ -85,7 +85,7 @@ def test_a_folder_of_photographs_of_many_sizes_is_trained_on(
 
 def test_the_reconstructor_settles_on_the_codes_in_use_and_the_compressor_stays(tmp_path: Path) -> None:
     sizes = ["purifier.com_widths=[8]", "purifier.rec_widths=[8]", "purifier.code_noise=60", "batch=20"]
-    sizes += ["purifier.codes=3", "steps=60", "interval=30"]
+    sizes += ["purifier.cuts=3", "purifier.spread=40", "steps=60", "interval=30"]
     settling = purifier_recipe(*sizes, "purifier.settling=30")
     assert start(settling, output=tmp_path, device="cpu", stop_after=1) is None
     begun = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
@@ -273,7 +273,8 @@ def test_a_pixelcnn_learns_to_code_images_in_fewer_bits(data: str, tmp_path: Pat
 def test_a_purifier_of_blocks_is_guided_by_classifiers(tmp_path: Path) -> None:
     options = [
         "data=sample:cifar10", "purifier.block=2", "purifier.bits=12", "purifier.com_widths=[8]",
-        "purifier.rec_widths=[8]", "purifier.code_noise=5", "purifier.codes=3", "purifier.noise=12",
+        "purifier.rec_widths=[8]", "purifier.code_noise=5", "purifier.cuts=3", "purifier.spread=9",
+        "purifier.noise=12",
         "purifier.guides=[cifar10-resnet9-plain,cifar10-resnet9-smooth]", "purifier.guidance=1",
         "purifier.matching=1", "purifier.guide_noise=9", "crop=null", "batch=20",
         "steps=30", "interval=30", "validation_images=20", "learning_rate=0.02", "warmup=0.1",
@@ -285,7 +286,7 @@ def test_a_purifier_of_blocks_is_guided_by_classifiers(tmp_path: Path) -> None:
         rows = [row for row in csv.DictReader(file) if row["guidance"]]
     assert all(float(row[part]) > 0 for row in rows for part in ("guidance", "matching"))
     purifier = load_comdefend(str(tmp_path / "weights.safetensors"))
-    assert (purifier.noise, purifier.codes) == (5, 3)
+    assert (purifier.noise, purifier.model.config.cuts, purifier.model.config.spread) == (5, 3, 9)
     assert purifier(torch.rand(1, 3, 7, 5)).shape == (1, 3, 7, 5)
 
 

@@ -24,6 +24,9 @@ TILE = 256
 PIXELS_AT_ONCE = 2**17
 """How many pixels go through the networks together."""
 
+WIDEST = 256
+"""Channels of the paper's widest layer, for which `PIXELS_AT_ONCE` was chosen."""
+
 SURROGATE_TEMPERATURE = 50.0
 """Temperature of the surrogate's sigmoid: of the size of trained logits, so gradients get through."""
 
@@ -42,10 +45,9 @@ class ComDefendPurifier(Purifier):
     `pixels_at_once` bounds how many go through the networks together; a 256-channel float32 map of
     them takes a kilobyte each. `dtype`: what the networks compute in; bfloat16 is faster
     where the processor has it and changes a few bits of the code. `noise`: standard deviation of noise on
-    the logits, by default what comes with the weights; above 0 two calls differ. `codes`: how many are drawn
-    with that noise, to give the mean of the images that they stand for; by default what comes with the
-    weights. `order`, `noise`, and `halo=0` with `tile=32` can follow the authors' released pipeline. `origin`
-    says where the weights came from.
+    the logits, by default what comes with the weights; above 0 two calls differ. `order`, `noise`, and
+    `halo=0` with `tile=32` can follow the authors' released pipeline. `origin` says where the weights came
+    from.
     """
 
     gradient_modes = (
@@ -61,7 +63,6 @@ class ComDefendPurifier(Purifier):
         halo: int | None = None,
         order: Literal["rgb", "bgr"] = "rgb",
         noise: float | None = None,
-        codes: int | None = None,
         dtype: torch.dtype = torch.float32,
         pixels_at_once: int = PIXELS_AT_ONCE,
         origin: dict[str, str] | None = None,
@@ -70,17 +71,13 @@ class ComDefendPurifier(Purifier):
         for key, value in {"tile": tile, "halo": halo, "pixels_at_once": pixels_at_once}.items():
             if not isinstance(value, int | None):
                 raise RequestError(f"{key} is {value!r}; it must be a whole number of pixels")
-        if not isinstance(codes, int | None):
-            raise RequestError(f"codes is {codes!r}; it must be a whole number")
         noise = model.config.code_noise if noise is None else noise
         if not isinstance(noise, int | float):
             raise RequestError(
                 f"noise is {noise!r}; it must be a number, the standard deviation on the logits"
             )
-        codes = model.config.codes if codes is None else codes
         halo = model.config.reach if halo is None else halo
         for key, value, least in (
-            ("codes", codes, 1),
             ("tile", tile, 1),
             ("pixels_at_once", pixels_at_once, 1),
             ("halo", halo, 0),
@@ -99,7 +96,6 @@ class ComDefendPurifier(Purifier):
         self.model = model.to(dtype)
         channels_last(self.model)
         self.tile, self.halo, self.order, self.noise = tile, halo, order, noise
-        self.codes = codes if noise else 1  # without noise all are the same
         self.pixels_at_once = pixels_at_once
         self.origin = origin or {}
         self.image_channels = model.config.image_channels
@@ -114,26 +110,25 @@ class ComDefendPurifier(Purifier):
         return self._tiled(self._whole, images)
 
     def compress(self, images: Tensor) -> Tensor:
-        """The binary code of images in [0, 1]: booleans, N x bits x H x W (or a value for each block); of
-        several `codes` one after the other, N x (codes * bits) x H x W.
+        """The binary code of images in [0, 1]: booleans, N x bits x H x W (or a value for each block); where
+        logits are cut at several heights N x (bits * cuts) x H x W.
         """
         images = check_images(images, channels=self.image_channels)
         return self._tiled(self._code, images, block=self.model.config.block)
 
     def decompress(self, code: Tensor) -> Tensor:
-        """The images that a code stands for: of booleans N x (codes * bits) x H x W float32 N x C x H x W in
+        """The images that a code stands for: of booleans N x (bits * cuts) x H x W float32 N x C x H x W in
         [0, 1], with H and W times the side of a block. Raises `RequestError` for what is no such code.
         """
-        bits = self.codes * self.model.config.bits
-        if code.ndim != 4 or code.shape[1] != bits:
+        length = self.model.config.length
+        if code.ndim != 4 or code.shape[1] != length:
             raise RequestError(
-                f"the code has the shape {tuple(code.shape)}; N x {bits} x H x W is needed, as of compress"
+                f"the code has the shape {tuple(code.shape)}; N x {length} x H x W is needed, as of compress"
             )
         with torch.no_grad():
             return self._ordered(self.model.decompress(code)).float()
 
     def settings(self) -> dict[str, Any]:
-        several = {"codes": self.codes} if self.codes > 1 else {}  # results from before stay what they were
         return {
             **self.origin,
             "dtype": str(self.dtype).removeprefix("torch."),
@@ -141,7 +136,6 @@ class ComDefendPurifier(Purifier):
             "halo": self.halo,
             "order": self.order,
             "noise": self.noise,
-            **several,
         }
 
     def surrogate(self, images: Tensor) -> Tensor:
@@ -177,13 +171,15 @@ class ComDefendPurifier(Purifier):
     def _through_code(self, images: Tensor, stand_in: Callable[[Tensor], Tensor]) -> Tensor:
         """The round trip of the hard code, which passes gradients back as `stand_in` of the logits."""
         network_images = self._ordered(images).to(self.dtype, memory_format=torch.channels_last)
-        logits = self.model.drawn(network_images, noise=self.noise, codes=self.codes)
+        logits = self.model.logits(network_images, noise=self.noise)
         code = with_gradient_of((logits > 0).to(logits.dtype), stand_in(logits))
         return self._ordered(self.model.decompress(code, images)).to(images.dtype)
 
     def _tiled(self, function: Callable[[Tensor], Tensor], images: Tensor, *, block: int = 1) -> Tensor:
         with torch.no_grad():
-            at_once = max(1, self.pixels_at_once // self.codes)
+            config = self.model.config
+            values = config.length / config.block**2  # a pixel's; many cuts may outgrow the networks
+            at_once = max(1, int(self.pixels_at_once * min(1, WIDEST / values)))
             return apply_tiled(function, images, tile=self.tile, halo=self.halo, pixels=at_once, block=block)
 
     def _whole(self, images: Tensor) -> Tensor:
@@ -191,7 +187,7 @@ class ComDefendPurifier(Purifier):
 
     def _code(self, images: Tensor) -> Tensor:
         network_images = self._ordered(images).to(self.dtype, memory_format=torch.channels_last)
-        return self.model.compress(network_images, noise=self.noise, codes=self.codes)
+        return self.model.compress(network_images, noise=self.noise)
 
     def _ordered(self, images: Tensor) -> Tensor:
         return images.flip(1) if self.order == "bgr" else images
@@ -207,7 +203,6 @@ def load_comdefend(
     halo: int | None = None,
     order: Literal["rgb", "bgr"] = "rgb",
     noise: float | None = None,
-    codes: int | None = None,
     pixels_at_once: int = PIXELS_AT_ONCE,
 ) -> ComDefendPurifier:
     """The purifier with weights by name or path; by default the shipped ones that suit the images.
@@ -224,7 +219,7 @@ def load_comdefend(
         )
     model, known = zoo.rebuild(name, lambda found: ComDefend(ComDefendConfig(**found)), kind="purifier")
     return ComDefendPurifier(
-        model, tile=tile, halo=halo, order=order, noise=noise, codes=codes, dtype=compute_in,
+        model, tile=tile, halo=halo, order=order, noise=noise, dtype=compute_in,
         pixels_at_once=pixels_at_once, origin=known.origin,
     )  # fmt: skip
 

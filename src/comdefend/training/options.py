@@ -26,11 +26,12 @@ class PurifierOptions:
     rec_widths: tuple[int, ...] = REC_WIDTHS
     code_noise: float = 0.0
     """Noise on the logits of the finished purifier, in use; its training has `phi`."""
-    codes: int = 1
-    """Codes that the finished purifier draws with that noise, to give the mean of what they stand for."""
+    cuts: int = 1
+    """At how many heights the finished purifier cuts logits, `spread` apart: see `ComDefendConfig`."""
+    spread: float = 0.0
     settling: int = 0
-    """So many of the last steps train the reconstructor alone, for codes as they are in use: cut, with
-    `code_noise`, and several of them where there are several `codes`."""
+    """So many of the last steps train the reconstructor alone, for codes as they are in use: cut, at several
+    heights where there are `cuts`, and with `code_noise`."""
     noise: float = 0.0
     """Up to so much of it (in units of 1/255, each value up or down, as much in the whole image) is put on
     what is compressed, while the clean image is asked for."""
@@ -59,7 +60,8 @@ class PurifierOptions:
             rec_widths=self.rec_widths,
             block=self.block,
             code_noise=self.code_noise,
-            codes=self.codes,
+            cuts=self.cuts,
+            spread=self.spread,
         )
 
     def problems(self) -> Iterator[str]:

@@ -227,7 +227,7 @@ class PairTraining(Training):
         found = [Part(WEIGHTS, name, "classifier", pair.classifier, self.architecture())]
         if pair.purifier is not None and self.options.tuned:
             stem, model = name.removesuffix(suffix), pair.purifier.model
-            config = replace(model.config, code_noise=pair.purifier.noise, codes=pair.purifier.codes)
+            config = replace(model.config, code_noise=pair.purifier.noise)
             found[0] = replace(found[0], name=stem + suffix)
             found.append(Part("purifier", stem, "purifier", model, config.to_dict()))
         return found

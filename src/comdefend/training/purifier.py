@@ -73,9 +73,8 @@ class PurifierTraining(Training):
 
     @torch.no_grad()
     def _code(self, images: Tensor, random: torch.Generator) -> Tensor:
-        """The code, or the codes, as the finished purifier cuts them in use."""
-        config = self.network.config
-        return self.network.compress(images, noise=config.code_noise, codes=config.codes, generator=random)
+        """The code as the finished purifier cuts it in use."""
+        return self.network.compress(images, noise=self.network.config.code_noise, generator=random)
 
     def _apart(self, images: Tensor, purified: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """What one guide, each in its turn, sees between images and purified ones, both under one noise."""
@@ -92,7 +91,7 @@ class PurifierTraining(Training):
         purified = self.network.decompress(code, images).float()
         self.report(psnr(purified, images).mean())
         if batch_idx == 0 and self.global_rank == 0 and not self.trainer.sanity_checking:
-            self._draw(images[:8], code[:8, : self.network.config.bits], purified[:8])
+            self._draw(images[:8], code[:8], purified[:8])
 
     def _draw(self, images: Tensor, code: Tensor, purified: Tensor) -> None:
         drawn = code_picture(code, block=self.network.config.block)

@@ -118,7 +118,15 @@ class Recipe:
         settings = asdict(self)
         # Runs from before there were these settings stay what they were.
         later = {
-            "purifier": ("code_noise", "codes", "settling", "noise_octaves", "matching", "guide_noise"),
+            "purifier": (
+                "code_noise",
+                "cuts",
+                "spread",
+                "settling",
+                "noise_octaves",
+                "matching",
+                "guide_noise",
+            ),
             "pair": ("attack_modes", "trades"),
         }
         for group, keys in later.items():
