@@ -124,7 +124,7 @@ def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet, run: 
     ).results  # fmt: skip
     modes = {
         r.mode: None for r in results
-        if r.knowledge == "white-box" and (r.attack, r.defence, r.n) == ("pgd", name, ATTACKED)
+        if r.knowledge == "white-box" and (r.attack, r.defence, r.n) == ("pgd", name, ATTACKED) and r.mode
     }  # fmt: skip
     worst = {
         r.knowledge.replace("-", "_"): r
