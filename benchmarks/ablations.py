@@ -2,10 +2,11 @@
 
     python benchmarks/ablations.py [NAME ...]      (by default all that are missing, in order)
 
-Each is the recipe `cifar10-robust-resnet9` shortened to one epoch, with one thing changed, attacked as the
-points of frontier.py are. Kept as it goes, in runs/ablations/ and in the results: interrupted, the same
-command goes on. Needs runs/cifar10-robust, runs/cifar10-resnet9-adversarial and the shared classifiers
-(COMDEFEND_SHARED). Half an hour each with one thread.
+Each is the recipe `cifar10-robust-resnet9` shortened to one epoch, with one thing changed there or in its
+purifier's own training, attacked as the points of frontier.py are. Kept as it goes, in runs/ablations/ and in
+the results: interrupted, the same command goes on. Needs runs/cifar10-robust,
+runs/cifar10-resnet9-adversarial and the shared classifiers (COMDEFEND_SHARED). A quarter of an hour each with
+one thread, more where the code has noise.
 """
 
 import json
@@ -28,40 +29,43 @@ RUNS = Path("runs/ablations")
 
 RECIPE = "cifar10-robust-resnet9"
 PURIFIER = "cifar10-robust"
-BEHIND, _, NOISE = load_recipe(RECIPE).pair.purifier.rpartition(",noise=")
-"""The purifier, and the noise on its code: that of the training, not that in use."""
-
 ABLATIONS: dict[str, dict[str, str]] = {
     "whole": {},
     "no-purifier": {"pair.purifier": "none", "pair.attack_modes": "[]"},
-    "no-noise": {"noise": "0"},
-    "half-noise": {"noise": "30"},
-    "more-noise": {"noise": "80"},
+    "one-cut": {"purifier.cuts": "1", "purifier.spread": "0"},
+    "fewer-cuts": {"purifier.cuts": "15"},
+    "noise": {"purifier.code_noise": "80"},
+    "noise-for-cuts": {"purifier.cuts": "1", "purifier.spread": "0", "purifier.code_noise": "80"},
+    "not-settled": {"purifier.settling": "0"},
     "tuned": {"pair.tuned": "true", "pair.fidelity": "30"},
     "no-attack": {"pair.attack": "none", "pair.attack_modes": "[]"},
     "gray-box": {"pair.knowledge": "gray-box", "pair.attack_modes": "[]"},
     "straight-through": {"pair.mode": "straight-through", "pair.attack_modes": "[]"},
-    "bits-1.5": {"bits": "6"},
-    "bits-12": {"bits": "48"},
+    "half-bits": {"purifier.bits": "6"},
+    "smaller-budget": {"pair.epsilon": "8"},
+    "trades": {"pair.trades": "5"},
 }  # fmt: skip
-"""Settings that differ; `bits` and `noise` are of the purifier's code."""
+"""Settings that differ, of the pair's training and of its purifier's."""
 
 
 def purifier_of(name: str) -> Recipe | None:
     """The training of an ablation's purifier, where it is another."""
-    bits = ABLATIONS[name].get("bits")
-    return None if bits is None else load_recipe(PURIFIER, [f"purifier.bits={bits}"])
+    settings = _of(name, "purifier.")
+    return load_recipe(PURIFIER, settings) if settings else None
 
 
 def recipe_of(name: str) -> Recipe:
     """The training of an ablation; it trains nothing."""
-    settings = [f"{key}={value}" for key, value in ABLATIONS[name].items() if key.startswith("pair.")]
+    settings = ["epochs=1", *_of(name, "pair.")]
     own = purifier_of(name)
-    behind = BEHIND
     if own is not None:
-        behind = f"comdefend:weights={run_folder(own, RUNS / 'purifier') / WEIGHTS}.safetensors"
-    noise = ABLATIONS[name].get("noise", NOISE)
-    return load_recipe(RECIPE, ["epochs=1", f"pair.purifier={behind},noise={noise}", *settings])
+        weights = f"{run_folder(own, RUNS / 'purifier') / WEIGHTS}.safetensors"
+        settings.append(f"pair.purifier=comdefend:weights={weights}")
+    return load_recipe(RECIPE, settings)
+
+
+def _of(name: str, group: str) -> list[str]:
+    return [f"{key}={value}" for key, value in ABLATIONS[name].items() if key.startswith(group)]
 
 
 def measure(name: str) -> None:

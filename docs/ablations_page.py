@@ -12,15 +12,18 @@ from comdefend.evaluation import read_results
 CHANGED = {
     "whole": "nothing",
     "no-purifier": "no purifier: adversarial training goes on, where gray-box is white-box",
-    "no-noise": "no noise on the code: cut hard",
-    "half-noise": "half the noise",
-    "more-noise": "a third more noise",
+    "one-cut": "one cut, the paper's",
+    "fewer-cuts": "fifteen cuts",
+    "noise": "noise on the logits beside the cuts, in training and in use",
+    "noise-for-cuts": "noise instead: one cut",
+    "not-settled": "the reconstructor is not trained on for the cuts",
     "tuned": "the purifier is trained, too",
     "no-attack": "nothing is attacked in training",
     "gray-box": "the attacker of the training knows the classifier alone",
     "straight-through": "the code's gradient as if nothing had been cut (straight-through)",
-    "bits-1.5": "half the bits",
-    "bits-12": "four times the bits",
+    "half-bits": "half the bits for a block",
+    "smaller-budget": "attacks of 8/255 in training instead of 10/255",
+    "trades": "TRADES' loss",
 }
 """By name, in the order of the table."""
 

@@ -19,6 +19,7 @@ from comdefend.evaluation.checks import Check
 from comdefend.evaluation.checks.probe import L2
 from comdefend.evaluation.results import ThreatModel, pack
 from comdefend.purifiers import JPEG
+from comdefend.training import load_recipe
 from tests.conftest import ROOT
 
 MADE = {
@@ -117,22 +118,21 @@ def test_the_ablations_of_the_benchmark_are_those_of_the_page(monkeypatch: pytes
     assert list(benchmark.ABLATIONS) == list(load("ablations_page", monkeypatch).CHANGED)
     recipes = {name: benchmark.recipe_of(name) for name in benchmark.ABLATIONS}
     assert len({str(recipe.to_dict()) for recipe in recipes.values()}) == len(recipes)
-    noise = {
-        name: recipe.pair.purifier.partition(",noise=")[2]
-        for name, recipe in recipes.items()
-        if recipe.pair.purifier != "none"
-    }
-    assert {value == noise["whole"] for name, value in noise.items() if "noise" not in name} == {True}
-    assert {value == noise["whole"] for name, value in noise.items() if "noise" in name} == {False}
+    own = {name: benchmark.purifier_of(name) for name in benchmark.ABLATIONS}
+    usual = load_recipe(benchmark.PURIFIER).to_dict()
+    for name, recipe in recipes.items():
+        others = own[name]
+        assert (others is None) == (recipe.pair.purifier in (recipes["whole"].pair.purifier, "none")), name
+        assert others is None or others.to_dict() != usual, name
 
 
-def test_an_ablation_of_the_rate_stands_behind_weights_that_its_own_purifier_training_leaves(
+def test_an_ablation_of_the_purifier_stands_behind_weights_that_its_own_purifier_training_leaves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     benchmark = load("ablations", monkeypatch, "benchmarks")
     made = {"purifier": Path("runs/ablations/purifier-0/weights.safetensors")}
     monkeypatch.setattr(benchmark, "run_folder", lambda recipe, stem: made[stem.name].parent)
-    behind = benchmark.recipe_of("bits-12").pair.purifier.partition(",")[0]
+    behind = benchmark.recipe_of("half-bits").pair.purifier
     assert behind == f"comdefend:weights={made['purifier']}"
     assert behind not in benchmark.recipe_of("whole").pair.purifier
 

@@ -40,9 +40,9 @@ PARTS = (
     ),
     Part(
         "cifar10-robust-resnet9", "comdefend:weights=cifar10-robust", ("fgsm", "bim"), ("fixed",), "robust",
-        "The robust pair: a purifier of fewer bits, with noise on them, and the classifier that was trained "
-        "behind it under attack, for the same attacker. No part shows one who knows the purifier: "
-        "docs/robustness.md, docs/untouched.md and docs/robust.md do.",
+        "The robust pair: a purifier whose code rounds instead of cutting in two, and the classifier that "
+        "was trained behind it under attack, for the same attacker. No part shows one who knows the "
+        "purifier: docs/robustness.md, docs/untouched.md and docs/robust.md do.",
     ),
 )  # fmt: skip
 
