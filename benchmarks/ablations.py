@@ -29,6 +29,7 @@ RUNS = Path("runs/ablations")
 
 RECIPE = "cifar10-robust-resnet9"
 PURIFIER = "cifar10-robust"
+
 ABLATIONS: dict[str, dict[str, str]] = {
     "whole": {},
     "no-purifier": {"pair.purifier": "none", "pair.attack_modes": "[]"},

@@ -122,7 +122,7 @@ def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet, run: 
         epsilons=epsilon / 255, protocols=["fixed"], knowledge=["gray-box", "white-box"], sources=sources,
         checks=False, limit=ATTACKED, draws=DRAWS, examples=0,
     ).results  # fmt: skip
-    modes = {
+    modes = {  # what is made on the surrogate and tried on the pair has none
         r.mode: None for r in results
         if r.knowledge == "white-box" and (r.attack, r.defence, r.n) == ("pgd", name, ATTACKED) and r.mode
     }  # fmt: skip

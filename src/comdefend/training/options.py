@@ -27,8 +27,9 @@ class PurifierOptions:
     code_noise: float = 0.0
     """Noise on the logits of the finished purifier, in use; its training has `phi`."""
     cuts: int = 1
-    """At how many heights the finished purifier cuts logits, `spread` apart: see `ComDefendConfig`."""
+    """At how many heights the finished purifier cuts logits: see `ComDefendConfig`."""
     spread: float = 0.0
+    """How far from zero these heights go: a standard deviation."""
     settling: int = 0
     """So many of the last steps train the reconstructor alone, for codes as they are in use: cut, at several
     heights where there are `cuts`, and with `code_noise`."""
