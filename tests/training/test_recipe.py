@@ -99,7 +99,8 @@ def test_a_pair_without_modes_of_its_own_is_the_run_that_it_was() -> None:
 
 
 def test_a_purifier_without_noise_of_its_own_is_the_run_that_it_was() -> None:
-    later = {"code_noise", "cuts", "spread", "settling", "noise_octaves", "matching", "guide_noise"}
+    later = {"code_noise", "cuts", "spread", "noise_octaves", "matching", "guide_noise"}
+    later |= {"settling", "settling_temperature"}
     assert not later & load_recipe("cifar10").to_dict()["purifier"].keys()
     assert load_recipe("cifar10-robust").to_dict()["purifier"]["cuts"] > 1
     assert load_recipe("cifar10-guided").to_dict()["purifier"]["matching"] > 0

@@ -31,8 +31,11 @@ class PurifierOptions:
     spread: float = 0.0
     """How far from zero these heights go: a standard deviation."""
     settling: int = 0
-    """So many of the last steps train the reconstructor alone, for codes as they are in use: cut, at several
-    heights where there are `cuts`, and with `code_noise`."""
+    """So many of the last steps train for codes as they are in use: cut, at several heights where there are
+    `cuts`, and with `code_noise`."""
+    settling_temperature: float = 0.0
+    """What the compressor learns while settling: 0 nothing, the reconstructor is trained alone; above 0 the
+    cut of a logit z counts as sigmoid(z / T) for its gradient."""
     noise: float = 0.0
     """Up to so much of it (in units of 1/255, each value up or down, as much in the whole image) is put on
     what is compressed, while the clean image is asked for."""
@@ -70,6 +73,10 @@ class PurifierOptions:
             yield f"gain is {self.gain}; it must be positive"
         if self.settling < 0:
             yield f"settling is {self.settling}; it must not be negative"
+        if not 0 <= self.settling_temperature < inf:
+            yield f"settling_temperature is {self.settling_temperature}; it must be finite and not negative"
+        if self.settling_temperature and not self.settling:
+            yield "settling_temperature needs settling"
         if not 0 <= self.noise <= 255:
             yield f"noise is {self.noise}; it must be from 0 to 255"
         if not 0 <= self.noise_octaves <= 8:

@@ -16,6 +16,7 @@ from comdefend.data import ImageSet
 from comdefend.errors import RequestError
 from comdefend.image import code_picture, picture_grid, psnr
 from comdefend.model import ComDefend, channels_last, comdefend_loss, initialise
+from comdefend.purifiers.base import with_gradient_of
 from comdefend.training.base import Part, Training
 from comdefend.training.guides import Guide
 from comdefend.training.recipe import Recipe
@@ -61,7 +62,7 @@ class PurifierTraining(Training):
             total = loss.total
             parts = {"mse": loss.reconstruction, "ones": loss.sparsity}
         else:
-            purified = self.network.decompress(self._code(inputs, random), images)
+            purified = self.network.decompress(self._settling_code(inputs, random), images)
             parts = {"mse": (purified.float() - images).square().mean()}
             total = 0.5 * parts["mse"]
         if self.guides:
@@ -75,6 +76,15 @@ class PurifierTraining(Training):
     def _code(self, images: Tensor, random: torch.Generator) -> Tensor:
         """The code as the finished purifier cuts it in use."""
         return self.network.compress(images, noise=self.network.config.code_noise, generator=random)
+
+    def _settling_code(self, images: Tensor, random: torch.Generator) -> Tensor:
+        """The same code, as numbers, with a gradient where the compressor is trained, too (straight-through,
+        Bengio et al., 2013, with a tempered sigmoid for the cut).
+        """
+        if not (temperature := self.recipe.purifier.settling_temperature):
+            return self._code(images, random)
+        logits = self.network.logits(images, noise=self.network.config.code_noise, generator=random)
+        return with_gradient_of((logits > 0).to(logits.dtype), torch.sigmoid(logits / temperature))
 
     def _apart(self, images: Tensor, purified: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """What one guide, each in its turn, sees between images and purified ones, both under one noise."""

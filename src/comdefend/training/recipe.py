@@ -123,6 +123,7 @@ class Recipe:
                 "cuts",
                 "spread",
                 "settling",
+                "settling_temperature",
                 "noise_octaves",
                 "matching",
                 "guide_noise",

@@ -179,12 +179,13 @@ def _trainer(
         steps = min(steps, stop_after * recipe.interval)
     kind, _, index = device.partition(":")
     chosen: list[int] | int | str = [int(index)] if index else devices or "auto"
+    alone = recipe.purifier.settling > 0 and not recipe.purifier.settling_temperature
     several = kind == "cuda" and not index and devices != 1 and torch.cuda.device_count() > 1
     return lightning.Trainer(
         accelerator="gpu" if kind == "cuda" else kind,
         devices=1 if kind == "cpu" else chosen,
-        # The compressor has no gradient while the reconstructor settles.
-        strategy="ddp_find_unused_parameters_true" if several and recipe.purifier.settling else "auto",
+        # The compressor has no gradient while the reconstructor settles alone.
+        strategy="ddp_find_unused_parameters_true" if several and alone else "auto",
         precision=PRECISIONS[recipe.precision],  # type: ignore[arg-type]
         # Steps are what is counted: an epoch here is an interval, and a resumed run begins a new one.
         max_epochs=-1,
