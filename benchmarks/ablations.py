@@ -5,7 +5,7 @@
 Each is the recipe `cifar10-robust-resnet9` shortened to one epoch, with one thing changed there or in its
 purifier's own training, attacked as the points of frontier.py are. Kept as it goes, in runs/ablations/ and in
 the results: interrupted, the same command goes on. Needs runs/cifar10-robust,
-runs/cifar10-resnet9-adversarial and the shared classifiers (COMDEFEND_SHARED). A quarter of an hour each with
+runs/cifar10-resnet9-adversarial-longer and the shared classifiers (COMDEFEND_SHARED). Twenty minutes each with
 one thread, more where the code has noise.
 """
 
@@ -37,13 +37,15 @@ ABLATIONS: dict[str, dict[str, str]] = {
     "fewer-cuts": {"purifier.cuts": "15"},
     "noise": {"purifier.code_noise": "80"},
     "noise-for-cuts": {"purifier.cuts": "1", "purifier.spread": "0", "purifier.code_noise": "80"},
-    "not-settled": {"purifier.settling": "0"},
+    "not-settled": {"purifier.settling": "0", "purifier.settling_temperature": "0"},
+    "compressor-stays": {"purifier.settling_temperature": "0"},
     "tuned": {"pair.tuned": "true", "pair.fidelity": "30"},
     "no-attack": {"pair.attack": "none", "pair.attack_modes": "[]"},
     "gray-box": {"pair.knowledge": "gray-box", "pair.attack_modes": "[]"},
     "straight-through": {"pair.mode": "straight-through", "pair.attack_modes": "[]"},
     "half-bits": {"purifier.bits": "6"},
     "smaller-budget": {"pair.epsilon": "8"},
+    "one-step": {"pair.steps": "1", "pair.step": "1.25"},
     "trades": {"pair.trades": "5"},
 }  # fmt: skip
 """Settings that differ, of the pair's training and of its purifier's."""

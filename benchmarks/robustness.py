@@ -131,6 +131,13 @@ def begun_with(folder: Path) -> dict[str, str]:
     return found
 
 
+ADVERSARIAL = {
+    "cifar10": "cifar10-resnet9-adversarial-longer",
+    "fashion-mnist": "fashion-mnist-resnet9-adversarial",
+}
+"""Adversarial training alone, by data: what the robust pairs begin with."""
+
+
 def _of(kind: str, epsilon: int, others: Mapping[str, str] | None = None) -> dict[str, Evaluation]:
     """ComDefend and other purifiers before a classifier trained on clean images (`others` are those of this
     data alone), ComDefend before one trained on purified ones, and adversarial training, for which gray-box
@@ -147,7 +154,7 @@ def _of(kind: str, epsilon: int, others: Mapping[str, str] | None = None) -> dic
         f"{kind}-random": Evaluation(kind, plain, RANDOM, epsilon),
         f"{kind}-purified": Evaluation(kind, f"{kind}-resnet9-purified", ("comdefend",), epsilon),
         f"{kind}-adversarial": Evaluation(
-            kind, f"{kind}-resnet9-adversarial", ("none",), epsilon, knowledge="white-box,black-box"
+            kind, ADVERSARIAL[kind], ("none",), epsilon, knowledge="white-box,black-box"
         ),
     }
 
@@ -158,12 +165,12 @@ EVALUATIONS = {
     # What is trained under attacks on itself is attacked through others as well.
     "cifar10-robust": Evaluation(
         "cifar10", "cifar10-robust-resnet9", ("comdefend:weights=cifar10-robust",), 8,
-        sources=("cifar10-resnet9-plain", weights_of("cifar10-resnet9-adversarial"), THIRD_PARTY),
+        sources=("cifar10-resnet9-plain", weights_of(ADVERSARIAL["cifar10"]), THIRD_PARTY),
     ),
     **_of("fashion-mnist", 25),
     "fashion-mnist-robust": Evaluation(
         "fashion-mnist", "fashion-mnist-robust-resnet9", ("comdefend:weights=fashion-mnist-robust",), 25,
-        sources=("fashion-mnist-resnet9-plain", weights_of("fashion-mnist-resnet9-adversarial")),
+        sources=("fashion-mnist-resnet9-plain", weights_of(ADVERSARIAL["fashion-mnist"])),
     ),
 }  # fmt: skip
 

@@ -16,13 +16,15 @@ CHANGED = {
     "fewer-cuts": "fifteen cuts",
     "noise": "noise on the logits beside the cuts, in training and in use",
     "noise-for-cuts": "noise instead: one cut",
-    "not-settled": "the reconstructor is not trained on for the cuts",
+    "not-settled": "neither network is trained on for the cuts",
+    "compressor-stays": "the reconstructor alone is trained on for the cuts",
     "tuned": "the purifier is trained, too",
     "no-attack": "nothing is attacked in training",
     "gray-box": "the attacker of the training knows the classifier alone",
     "straight-through": "the code's gradient as if nothing had been cut (straight-through)",
     "half-bits": "half the bits for a block",
-    "smaller-budget": "attacks of 8/255 in training instead of 10/255",
+    "smaller-budget": "attacks of 8/255 in training instead of 10.5/255",
+    "one-step": "attacks of one step in training",
     "trades": "TRADES' loss",
 }
 """By name, in the order of the table."""
