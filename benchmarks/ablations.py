@@ -5,8 +5,8 @@
 Each is the recipe `cifar10-robust-resnet9` shortened to one epoch, with one thing changed there or in its
 purifier's own training, attacked as the points of frontier.py are. Kept as it goes, in runs/ablations/ and in
 the results: interrupted, the same command goes on. Needs runs/cifar10-robust,
-runs/cifar10-resnet9-adversarial-longer and the shared classifiers (COMDEFEND_SHARED). Twenty minutes each with
-one thread, more where the code has noise.
+runs/cifar10-resnet9-adversarial-longer and the shared classifiers (COMDEFEND_SHARED). Twenty minutes each
+with one thread, more where the code has noise.
 """
 
 import json

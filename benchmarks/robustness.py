@@ -54,7 +54,9 @@ ATTACKS = "fgsm,pgd,pgd-l2:steps=40,autoattack,square:queries=2000,hopskipjump,a
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One classifier with its defences. `kind` is the data set, `epsilon` in units of 1/255."""
+    """One classifier with its defences. `kind` is the data set, `epsilon` in units of 1/255; `slow_limit`
+    images are for slow attacks: more where these decide what is said.
+    """
 
     kind: str
     classifier: str
@@ -63,6 +65,7 @@ class Evaluation:
     attacks: str = ATTACKS
     knowledge: str = "gray-box,white-box,black-box"
     sources: tuple[str, ...] = ()
+    slow_limit: int = 100
 
     def words(self, output: Path, *, examples: int = 4) -> list[str]:
         """The command's arguments; `examples` are in each picture."""
@@ -70,6 +73,7 @@ class Evaluation:
         chosen = {
             "classifier": weights_of(self.classifier), "data": self.kind, "attacks": self.attacks,
             "epsilons": str(self.epsilon), "knowledge": self.knowledge, "limit": str(LIMIT),
+            "slow-limit": str(self.slow_limit),
             # bfloat16 is checked against float32 by the evaluation itself.
             "dtype": begun.get("dtype") or fast_dtype(DEVICE), "draws": str(DRAWS),
             "examples": str(examples), "device": DEVICE, "output": str(output),
@@ -138,6 +142,12 @@ ADVERSARIAL = {
 """Adversarial training alone, by data: what the robust pairs begin with."""
 
 
+MORE = {"cifar10": 300}
+"""Images for slow attacks, by data, on what was trained under attack: PGD leaves about as much of the robust
+pair as of adversarial training alone, and AutoAttack less of both.
+"""
+
+
 def _of(kind: str, epsilon: int, others: Mapping[str, str] | None = None) -> dict[str, Evaluation]:
     """ComDefend and other purifiers before a classifier trained on clean images (`others` are those of this
     data alone), ComDefend before one trained on purified ones, and adversarial training, for which gray-box
@@ -154,7 +164,12 @@ def _of(kind: str, epsilon: int, others: Mapping[str, str] | None = None) -> dic
         f"{kind}-random": Evaluation(kind, plain, RANDOM, epsilon),
         f"{kind}-purified": Evaluation(kind, f"{kind}-resnet9-purified", ("comdefend",), epsilon),
         f"{kind}-adversarial": Evaluation(
-            kind, ADVERSARIAL[kind], ("none",), epsilon, knowledge="white-box,black-box"
+            kind,
+            ADVERSARIAL[kind],
+            ("none",),
+            epsilon,
+            knowledge="white-box,black-box",
+            slow_limit=MORE.get(kind, 100),
         ),
     }
 
@@ -166,6 +181,7 @@ EVALUATIONS = {
     "cifar10-robust": Evaluation(
         "cifar10", "cifar10-robust-resnet9", ("comdefend:weights=cifar10-robust",), 8,
         sources=("cifar10-resnet9-plain", weights_of(ADVERSARIAL["cifar10"]), THIRD_PARTY),
+        slow_limit=MORE["cifar10"],
     ),
     **_of("fashion-mnist", 25),
     "fashion-mnist-robust": Evaluation(

@@ -199,6 +199,9 @@ def evaluate(
         bool, typer.Option("--overwrite", help="Replace the evaluation that the output folder holds.")
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only so many images.")] = None,
+    slow_limit: Annotated[
+        int, typer.Option(min=100, help="Of these, so many for slow attacks of who knows the defence.")
+    ] = 100,
     size: Annotated[
         int | None,
         typer.Option(min=1, help="Bring images to this height and width: scaled, and the middle cut out."),
@@ -243,6 +246,7 @@ def evaluate(
                 knowledge=known,  # type: ignore[arg-type]
                 modes=_list("modes", modes) if modes else None,
                 draws=draws,
+                slow_limit=slow_limit,
                 stand_ins=_lists("stand-ins", stand_ins),
                 sources=_lists("sources", sources),
                 l2_epsilons=[_number("l2-epsilons", text) for text in _list("l2-epsilons", l2_epsilons)],

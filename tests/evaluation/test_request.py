@@ -31,6 +31,7 @@ def request(**changed: object) -> Request:
         ({"protocols": ()}, "protocols is empty"),
         ({"attacks": "deepfool"}, "no attack of deepfool has a form under protocol fixed"),
         ({"draws": 0}, "draws is 0"),
+        ({"slow_limit": 99}, "slow_limit is 99; it must be at least 100"),
     ],
 )
 def test_what_would_try_nothing_is_refused(changed: dict[str, object], message: str) -> None:

@@ -194,17 +194,26 @@ def test_the_second_mode_is_the_one_that_adds_most() -> None:
 
 
 @pytest.mark.parametrize(
-    ("knowledge", "more", "seen"), [("gray-box", "", 6), ("gray-box,black-box", ",square:queries=2", 4)]
+    ("knowledge", "more", "slow_limit", "seen"),
+    [
+        ("gray-box", "", 4, 6),
+        ("gray-box,black-box", ",square:queries=2", 4, 4),
+        ("gray-box,black-box", ",square:queries=2", 5, 5),
+        ("gray-box,black-box", ",square:queries=2", 7, 6),
+    ],
 )
 def test_slow_attacks_see_fewer_images_beside_attackers_who_know_more(
-    knowledge: str, more: str, seen: int, sample: ImageSet, monkeypatch: pytest.MonkeyPatch
+    knowledge: str, more: str, slow_limit: int, seen: int, sample: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("situations", "worst_case"):
+    for module in ("request", "worst_case"):
         monkeypatch.setattr(f"comdefend.evaluation.{module}.FEW", 4)
     found = evaluate(
         TinyClassifier(classes=10).eval(), "feature-squeezing", data=sample,
-        attacks="fgsm,apgd:steps=2" + more, knowledge=knowledge, limit=6, protocols="fixed", examples=0,
+        attacks="fgsm,apgd:steps=2" + more, knowledge=knowledge, limit=6, slow_limit=slow_limit,
+        protocols="fixed", examples=0,
     ).results  # fmt: skip
+    slow = {r.n for r in found if r.attack in ("apgd:steps=2", more.removeprefix(","))}
+    assert slow == {seen}
     gray = {r.attack: r.n for r in found if r.threat_model and r.threat_model.knowledge == "gray-box"}
     assert gray["apgd:steps=2"] == seen
     assert gray["fgsm"] == 6

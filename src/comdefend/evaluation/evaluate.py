@@ -18,7 +18,7 @@ from comdefend.evaluation.request import Request
 from comdefend.evaluation.results import Knowledge, Result, ThreatModel
 from comdefend.evaluation.run import Progress, Run
 from comdefend.evaluation.tables import as_text
-from comdefend.evaluation.worst_case import worst_cases
+from comdefend.evaluation.worst_case import FEW, worst_cases
 from comdefend.purifiers import Identity, Purifier, check_module, load_purifier
 
 Defences = nn.Module | str | Sequence[str] | Mapping[str, nn.Module | str]
@@ -64,6 +64,7 @@ def evaluate(
     stand_ins: Sequence[str] = (),
     sources: Sequence[str] = (),
     limit: int | None = None,
+    slow_limit: int = FEW,
     seed: int = 0,
     batch: int | None = None,
     device: str = "cpu",
@@ -92,7 +93,8 @@ def evaluate(
       judges what he attacks they are the same.
     - `knowledge`: "gray-box" attacks the bare classifier; "white-box" differentiates each defence;
       "black-box" asks for answers, with "square" or "hopskipjump" among `attacks`. With one who knows more
-      than the classifier, slow attacks see a hundred images, and worst cases are among the results.
+      than the classifier, slow attacks see `slow_limit` images, at least a hundred, and worst cases are among
+      the results.
     - `modes`: gradient modes of white-box attacks, by default all that a defence has (see
       `evaluation.situations`); `draws` of a random defence are behind each gradient.
     - `stand_ins`: references of purifiers, behind which a gray-box attacker attacks the classifier too;
@@ -114,7 +116,7 @@ def evaluate(
     """
     request = Request.of(
         attacks=attacks, knowledge=knowledge, protocols=protocols, linf=epsilons, l2=l2_epsilons,
-        modes=modes, draws=draws, stand_ins=stand_ins, sources=sources,
+        modes=modes, draws=draws, stand_ins=stand_ins, sources=sources, slow_limit=slow_limit,
     )  # fmt: skip
     if batch is not None and batch < 1:
         raise RequestError(f"batch is {batch}; it must be at least 1")
@@ -227,10 +229,14 @@ def _attack_all(
     if not request.attacks:
         return notes
     network, defences, count = run.judge.classifier, run.judge.defences, len(run.judge.chosen)
-    names = tuple(defences)
+    names, slow = tuple(defences), request.slow_limit
     if "gray-box" in request.knowledge:
         wanted, notes = request.by_protocol()
-        run.run_all(situations.gray_box(network, names, request.budgets(wanted), alone=request.gray_box_only))
+        run.run_all(
+            situations.gray_box(
+                network, names, request.budgets(wanted), alone=request.gray_box_only, slow_limit=slow,
+            )
+        )  # fmt: skip
         run.run_all(situations.transfers(network, stand_ins, names, request.spent()))
         run.run_all(situations.from_others(sources, names, request.spent()))
     if "white-box" in request.knowledge:
@@ -239,13 +245,16 @@ def _attack_all(
             run.run_all(
                 situations.white_box(
                     network, name, module, seen,
-                    modes=ways.get(name), draws=request.draws, images=count, scan=run.shares,
+                    modes=ways.get(name), draws=request.draws, images=count, slow_limit=slow,
+                    scan=run.shares,
                 )
             )  # fmt: skip
     if "black-box" in request.knowledge:
         asked = list(request.budgets(request.query_based()))
         for name, module in defences.items():
-            run.run_all(situations.black_box(network, name, module, asked, draws=request.draws))
+            run.run_all(
+                situations.black_box(network, name, module, asked, draws=request.draws, slow_limit=slow)
+            )
     return notes
 
 

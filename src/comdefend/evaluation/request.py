@@ -8,6 +8,7 @@ from typing import Any
 from comdefend.attacks import ATTACKS, PROTOCOLS, Attack, Norm, Protocol, check_protocol, find_attack
 from comdefend.errors import RequestError
 from comdefend.evaluation.results import KNOWLEDGE, Knowledge
+from comdefend.evaluation.worst_case import FEW
 from comdefend.references import split_list
 
 USUAL: dict[Norm, float] = {"linf": 8 / 255, "l2": 0.5}
@@ -31,6 +32,7 @@ class Request:
     draws: int = 1
     stand_ins: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    slow_limit: int = FEW
 
     @classmethod
     def of(
@@ -45,6 +47,7 @@ class Request:
         draws: int,
         stand_ins: Any,
         sources: Any,
+        slow_limit: int = FEW,
     ) -> "Request":
         """The same from what callers may write: one thing for several, and names in one string."""
         return cls(
@@ -57,11 +60,14 @@ class Request:
             draws=draws,
             stand_ins=_several(stand_ins, str),
             sources=_several(sources, str),
+            slow_limit=slow_limit,
         )
 
     def __post_init__(self) -> None:
         if self.draws < 1:
             raise RequestError(f"draws is {self.draws}; it must be at least 1")
+        if self.slow_limit < FEW:
+            raise RequestError(f"slow_limit is {self.slow_limit}; it must be at least {FEW}")
         for level in self.knowledge:
             if level not in KNOWLEDGE:
                 raise RequestError(f"there is no knowledge {level!r} (known: {', '.join(KNOWLEDGE)})")

@@ -53,7 +53,7 @@ ALL_MODES = 40
 """Up to so many images every mode is tried on all."""
 
 FEWEST = 16
-"""Images for estimated gradients, which take dozens of answers a step; `FEW` are for slow attacks."""
+"""Images for estimated gradients, which take dozens of answers a step; `FEW` or more are for slow attacks."""
 
 HARD_LABEL = 40
 """Images for attacks that see labels only, and need thousands of them."""
@@ -86,14 +86,15 @@ def gray_box(
     attacks: Iterable[tuple[Attack, float | None]],
     *,
     alone: bool,
+    slow_limit: int = FEW,
 ) -> list[Situation]:
-    """Attacks on the bare classifier, each tried on all defences; slow ones on all images only where this
-    attacker is `alone`, with none beside him to be compared with.
+    """Attacks on the bare classifier, each tried on all defences; slow ones on more than `slow_limit` images
+    only where this attacker is `alone`, with none beside him to be compared with.
     """
     return [
         Situation(
             network, defences, attack, ThreatModel(attack.norm, epsilon),
-            limit=FEW if attack.slow and not alone else None,
+            limit=slow_limit if attack.slow and not alone else None,
         )
         for attack, epsilon in attacks
     ]  # fmt: skip
@@ -108,13 +109,14 @@ def white_box(
     modes: Sequence[str] | None,
     draws: int,
     images: int,
+    slow_limit: int = FEW,
     scan: Callable[[Situation], Tensor],
 ) -> list[Situation]:
     """The situations of an attacker who knows one defence; `scan` runs one of those by which
     modes are chosen, and gives the share of draws in which each image is right.
 
-    `attacks` come with their budgets. `modes`, all of them on all images; where it is None those of the
-    purifier, scanned where there are many images.
+    `attacks` come with their budgets; slow ones are given `slow_limit` images. `modes`, all of them on all
+    images; where it is None those of the purifier, scanned where there are many images.
     """
     made = partial(_through_mode, classifier, name, purifier, draws=draws)
     tried = tuple(modes) if modes else gradient_modes(purifier)
@@ -140,7 +142,7 @@ def white_box(
             if mode == ESTIMATED:
                 found += [made(attack, budget, mode, FEWEST)] if isinstance(attack, PGD) else []
             else:
-                found.append(made(_in_full(attack), budget, mode, FEW if attack.slow else None))
+                found.append(made(_in_full(attack), budget, mode, slow_limit if attack.slow else None))
     if isinstance(purifier, Purifier) and purifier.has_surrogate:
         target = Surrogate(classifier, purifier)
         found += [
@@ -258,9 +260,11 @@ def black_box(
     attacks: Iterable[tuple[Attack, float | None]],
     *,
     draws: int,
+    slow_limit: int = FEW,
 ) -> list[Situation]:
     """The situations of an attacker who only sees answers of the defended classifier: of a random one
-    means over `draws` of them, so that no lucky one counts.
+    means over `draws` of them, so that no lucky one counts. He gets `slow_limit` images, or where he sees
+    labels only `HARD_LABEL`.
     """
     random = is_random(purifier)
     behind = draws if random else 1
@@ -272,7 +276,7 @@ def black_box(
         found.append(
             Situation(
                 target, (name,), attack, ThreatModel(attack.norm, epsilon, "black-box"), draws=behind,
-                limit=HARD_LABEL if isinstance(attack, HopSkipJump) else FEW,
+                limit=HARD_LABEL if isinstance(attack, HopSkipJump) else slow_limit,
             )
         )  # fmt: skip
     return found

@@ -12,7 +12,8 @@ WORST = "worst case"
 """The name of the attack that is all attacks: an image counts as right if none of them broke it."""
 
 FEW = 100
-"""Images for slow attacks; what is given to fewer (estimates, labels) is left out of `Result.every`."""
+"""Images for slow attacks, at least; what is given to fewer (estimates, labels) is no part of `Result.every`.
+"""
 
 
 def worst_cases(results: Sequence[Result]) -> list[Result]:
