@@ -24,6 +24,7 @@ from comdefend.cli import main as comdefend
 from comdefend.device import fast_dtype
 from comdefend.evaluation import Result, keep_results, kept_results
 from comdefend.evaluation.report import PARTS, RESULTS
+from comdefend.evaluation.worst_case import FEW
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import BUILD, DEVICE, DRAWS, ROOT, THIRD_PARTY, asked_for, official
@@ -65,7 +66,7 @@ class Evaluation:
     attacks: str = ATTACKS
     knowledge: str = "gray-box,white-box,black-box"
     sources: tuple[str, ...] = ()
-    slow_limit: int = 100
+    slow_limit: int = FEW
 
     def words(self, output: Path, *, examples: int = 4) -> list[str]:
         """The command's arguments; `examples` are in each picture."""
@@ -141,10 +142,9 @@ ADVERSARIAL = {
 }
 """Adversarial training alone, by data: what the robust pairs begin with."""
 
-
-MORE = {"cifar10": 300}
+SLOW = {"cifar10": 300, "fashion-mnist": FEW}
 """Images for slow attacks, by data, on what was trained under attack: PGD leaves about as much of the robust
-pair as of adversarial training alone, and AutoAttack less of both.
+pair of CIFAR-10 as of adversarial training alone, and AutoAttack less of both.
 """
 
 
@@ -169,7 +169,7 @@ def _of(kind: str, epsilon: int, others: Mapping[str, str] | None = None) -> dic
             ("none",),
             epsilon,
             knowledge="white-box,black-box",
-            slow_limit=MORE.get(kind, 100),
+            slow_limit=SLOW[kind],
         ),
     }
 
@@ -181,12 +181,13 @@ EVALUATIONS = {
     "cifar10-robust": Evaluation(
         "cifar10", "cifar10-robust-resnet9", ("comdefend:weights=cifar10-robust",), 8,
         sources=("cifar10-resnet9-plain", weights_of(ADVERSARIAL["cifar10"]), THIRD_PARTY),
-        slow_limit=MORE["cifar10"],
+        slow_limit=SLOW["cifar10"],
     ),
     **_of("fashion-mnist", 25),
     "fashion-mnist-robust": Evaluation(
         "fashion-mnist", "fashion-mnist-robust-resnet9", ("comdefend:weights=fashion-mnist-robust",), 25,
         sources=("fashion-mnist-resnet9-plain", weights_of(ADVERSARIAL["fashion-mnist"])),
+        slow_limit=SLOW["fashion-mnist"],
     ),
 }  # fmt: skip
 

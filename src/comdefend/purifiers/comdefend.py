@@ -157,7 +157,7 @@ class ComDefendPurifier(Purifier):
             temperature = _temperature(mode)
             if temperature is None:
                 raise RequestError(f"gradient mode is {mode!r}; it must be tempered- and a number above 0")
-            return self._through_code(images, lambda logits: torch.sigmoid(logits / temperature))
+            return self._through_code(images, tempered(temperature))
         return super().through(images, mode)
 
     def knows(self, mode: str) -> bool:
@@ -172,7 +172,7 @@ class ComDefendPurifier(Purifier):
         """The round trip of the hard code, which passes gradients back as `stand_in` of the logits."""
         network_images = self._ordered(images).to(self.dtype, memory_format=torch.channels_last)
         logits = self.model.logits(network_images, noise=self.noise)
-        code = with_gradient_of((logits > 0).to(logits.dtype), stand_in(logits))
+        code = hard_code(logits, stand_in)
         return self._ordered(self.model.decompress(code, images)).to(images.dtype)
 
     def _tiled(self, function: Callable[[Tensor], Tensor], images: Tensor, *, block: int = 1) -> Tensor:
@@ -222,6 +222,16 @@ def load_comdefend(
         model, tile=tile, halo=halo, order=order, noise=noise, dtype=compute_in,
         pixels_at_once=pixels_at_once, origin=known.origin,
     )  # fmt: skip
+
+
+def hard_code(logits: Tensor, stand_in: Callable[[Tensor], Tensor]) -> Tensor:
+    """The bits of logits as numbers, in their shape, that pass gradients back as `stand_in` of the logits."""
+    return with_gradient_of((logits > 0).to(logits.dtype), stand_in(logits))
+
+
+def tempered(temperature: float) -> Callable[[Tensor], Tensor]:
+    """For `hard_code`: the sigmoid of logits divided by `temperature`."""
+    return lambda logits: torch.sigmoid(logits / temperature)
 
 
 def _temperature(mode: str) -> float | None:

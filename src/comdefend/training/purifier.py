@@ -16,7 +16,7 @@ from comdefend.data import ImageSet
 from comdefend.errors import RequestError
 from comdefend.image import code_picture, picture_grid, psnr
 from comdefend.model import ComDefend, channels_last, comdefend_loss, initialise
-from comdefend.purifiers.base import with_gradient_of
+from comdefend.purifiers.comdefend import hard_code, tempered
 from comdefend.training.base import Part, Training
 from comdefend.training.guides import Guide
 from comdefend.training.recipe import Recipe
@@ -84,7 +84,7 @@ class PurifierTraining(Training):
         if not (temperature := self.recipe.purifier.settling_temperature):
             return self._code(images, random)
         logits = self.network.logits(images, noise=self.network.config.code_noise, generator=random)
-        return with_gradient_of((logits > 0).to(logits.dtype), torch.sigmoid(logits / temperature))
+        return hard_code(logits, tempered(temperature))
 
     def _apart(self, images: Tensor, purified: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """What one guide, each in its turn, sees between images and purified ones, both under one noise."""
