@@ -177,6 +177,8 @@ def _of(kind: str, epsilon: int, others: Mapping[str, str] | None = None) -> dic
 EVALUATIONS = {
     # The images of CIFAR-10 were JPEGs before.
     **_of("cifar10", 8, {"shifted-jpeg": "benchmarks/shifted_jpeg.py:ShiftedJPEG"}),
+    # A classifier that took no part in its training.
+    "cifar10-guided": Evaluation("cifar10", "cifar10-resnet9", ("comdefend:weights=cifar10-guided",), 8),
     # What is trained under attacks on itself is attacked through others as well.
     "cifar10-robust": Evaluation(
         "cifar10", "cifar10-robust-resnet9", ("comdefend:weights=cifar10-robust",), 8,

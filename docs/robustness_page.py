@@ -18,6 +18,7 @@ EVALUATIONS = {
     "cifar10-shifted-jpeg": "CIFAR-10, classifier trained on clean images",
     "cifar10-random": "CIFAR-10, classifier trained on clean images",
     "cifar10-purified": "CIFAR-10, classifier trained on purified images",
+    "cifar10-guided": "CIFAR-10, the guided purifier before a wider classifier",
     "cifar10-adversarial": "CIFAR-10, adversarial training",
     "cifar10-robust": "CIFAR-10, the robust pair",
     "fashion-mnist": "Fashion-MNIST, classifier trained on clean images",
