@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import functional
 
 from comdefend import zoo
 from comdefend.classifiers import load_classifier
@@ -185,11 +186,39 @@ def test_trades_asks_clean_images_for_the_label_and_attacked_ones_for_the_same_a
         (["pair.share=0.5"], "trades is 2.0; .* and 0 unless all are attacked"),
         (["pair.attack=none"], "trades is 2.0; .* and 0 unless all are attacked"),
         (["pair.bare=0.5", "pair.purifier=comdefend"], "bare is 0.5; with pair.trades it must be 0"),
+        (["pair.mean_teacher=0.5", "pair.average=0.9"], "mean_teacher is 0.5; .* with pair.trades"),
     ],
 )
 def test_trades_attacks_all_images(tmp_path: Path, others: list[str], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         recipe(tmp_path, "pair.trades=2", *others)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.75])
+def test_a_mean_teacher_is_asked_beside_the_label(
+    share: float, tmp_path: Path, purifier: Path, sample: ImageSet
+) -> None:
+    run = recipe(
+        tmp_path, f"pair.purifier=comdefend:weights={purifier}", f"pair.mean_teacher={share}",
+        "pair.average=0.9", "classifier.cutout=0",
+    )  # fmt: skip
+    training = PairTraining(run, sample, sample)
+    logged = training.log_dict = Mock()  # type: ignore[method-assign]
+    with torch.no_grad():  # a teacher of its own mind, to tell it from the network
+        training.judged.classifier.head.weight += 1  # type: ignore[union-attr]
+        training.judged.classifier.head.weight[3] += 1  # type: ignore[union-attr, index]
+    answers: list[Tensor] = []
+    training.network.classifier.register_forward_hook(lambda _, __, given: answers.append(given.detach()))
+    images, labels = sample.images(range(8)), sample.labels(range(8))
+    before = {key: value.clone() for key, value in training.judged.state_dict().items()}
+    training.training_step((images, labels), 0)
+    for key, value in training.judged.state_dict().items():  # it answers, and learns nothing
+        assert torch.equal(before[key], value), key
+    with torch.no_grad():
+        asked = training.judged.eval()(images).softmax(1)
+    wanted = share * asked + (1 - share) * functional.one_hot(labels, 10)
+    expected = -(wanted * answers[-1].log_softmax(1)).sum(1).mean()
+    assert logged.call_args.args[0]["loss"].item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_a_goal_without_an_attack_is_refused(tmp_path: Path) -> None:
@@ -220,6 +249,7 @@ def test_the_mean_of_the_weights_is_kept_where_it_is_asked_for(tmp_path: Path) -
         ("pair.share=0", "pair.share is 0.0; it must lie above 0"),
         ("pair.bare=0.5", "pair.bare is 0.5; .* and 0 without a purifier"),
         ("pair.trades=-1", "pair.trades is -1.0; it must be from 0 up, finite"),
+        ("pair.mean_teacher=0.5", "pair.mean_teacher is 0.5; .* and 0 without pair.average"),
         ("pair.average=1", "pair.average is 1.0; it must be from 0 to below 1"),
         ("pair.fidelity=1", "and 0 without pair.tuned"),
         ("pair.steps=0", "pair.steps is 0; it must be at least 1"),

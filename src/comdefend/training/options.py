@@ -173,6 +173,10 @@ class PairOptions:
     average: float = 0.0
     """How much of the running mean of the weights stays at each step; the mean is what is kept (0: the last
     weights are)."""
+    mean_teacher: float = 0.0
+    """The share of that mean's answer to the clean image in what is asked for the attacked one, beside the
+    label (Tarvainen & Valpola, "Mean teachers are better role models", 2017): softer goals are learned by
+    heart less."""
     bare: float = 0.0
     """The share of every batch that goes past the purifier: a classifier that sees attacked images as they
     are, too, stays robust itself and becomes no decoy."""
@@ -194,6 +198,11 @@ class PairOptions:
             yield f"bare is {self.bare}; it must be from 0 to below 1, and 0 without a purifier"
         if not 0 <= self.average < 1:
             yield f"average is {self.average}; it must be from 0 to below 1"
+        if not 0 <= self.mean_teacher < 1 or (self.mean_teacher and (not self.average or self.trades)):
+            yield (
+                f"mean_teacher is {self.mean_teacher}; it must be from 0 to below 1, and 0 without pair.average "
+                "or with pair.trades"
+            )
         if self.attack == "none" and (self.sources or self.goal != "untargeted"):
             yield "sources and pair.goal need a pair.attack"
         if self.attack_modes and (self.attack, self.knowledge) != ("pgd", "white-box"):

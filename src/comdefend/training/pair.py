@@ -83,9 +83,10 @@ class Pair(nn.Module):
 
 
 class PairTraining(Training):
-    """Cross-entropy on attacked and clean images, or TRADES' loss (`PairOptions.trades`), and the squared
-    error of what the purifier makes of them against the clean ones; validated by accuracy, clean and under
-    `WATCH` on all that training attacks, the worst case image by image.
+    """Cross-entropy on attacked and clean images, against the labels and a mean teacher's answers
+    (`PairOptions.mean_teacher`), or TRADES' loss (`PairOptions.trades`), and the squared error of
+    what the purifier makes of them against the clean ones; validated by accuracy, clean and under `WATCH` on
+    all that training attacks, the worst case image by image.
     """
 
     network: Pair
@@ -144,6 +145,10 @@ class PairTraining(Training):
             attacked, logits = logits.float().chunk(2)
         smoothing = self.recipe.classifier.label_smoothing
         loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        if options.mean_teacher:
+            # Cross-entropy is linear in what is asked for, so a mixture of goals is one of losses.
+            taught = functional.cross_entropy(logits, self._taught(images))
+            loss = loss + options.mean_teacher * (taught - loss)
         parts = {"cross_entropy": loss}
         if options.trades:
             parts["divergence"] = functional.kl_div(
@@ -157,6 +162,13 @@ class PairTraining(Training):
         self.stop_on_nan(loss)
         self.log_dict({"loss": loss, **parts})
         return loss
+
+    @torch.no_grad()
+    def _taught(self, images: Tensor) -> Tensor:
+        """What the mean of the weights answers to clean images: N x K, rows summing to 1."""
+        self.judged.eval()  # as it will be used: its own statistics follow those of the network
+        answers: Tensor = self.judged(images).float().softmax(1)
+        return answers
 
     def on_train_batch_end(self, *_: Any) -> None:
         if self.averaged is not None:

@@ -128,7 +128,7 @@ class Recipe:
                 "matching",
                 "guide_noise",
             ),
-            "pair": ("attack_modes", "trades"),
+            "pair": ("attack_modes", "trades", "mean_teacher"),
         }
         for group, keys in later.items():
             given = getattr(self, group)
