@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from comdefend import zoo
@@ -204,9 +204,10 @@ def test_a_mean_teacher_is_asked_beside_the_label(
     )  # fmt: skip
     training = PairTraining(run, sample, sample)
     logged = training.log_dict = Mock()  # type: ignore[method-assign]
+    head = training.judged.classifier.get_submodule("head")
+    assert isinstance(head, nn.Linear)
     with torch.no_grad():  # a teacher of its own mind, to tell it from the network
-        training.judged.classifier.head.weight += 1  # type: ignore[union-attr]
-        training.judged.classifier.head.weight[3] += 1  # type: ignore[union-attr, index]
+        head.weight[3] += 1
     answers: list[Tensor] = []
     training.network.classifier.register_forward_hook(lambda _, __, given: answers.append(given.detach()))
     images, labels = sample.images(range(8)), sample.labels(range(8))

@@ -200,8 +200,8 @@ class PairOptions:
             yield f"average is {self.average}; it must be from 0 to below 1"
         if not 0 <= self.mean_teacher < 1 or (self.mean_teacher and (not self.average or self.trades)):
             yield (
-                f"mean_teacher is {self.mean_teacher}; it must be from 0 to below 1, and 0 without pair.average "
-                "or with pair.trades"
+                f"mean_teacher is {self.mean_teacher}; it must be from 0 to below 1, and 0 without "
+                "pair.average or with pair.trades"
             )
         if self.attack == "none" and (self.sources or self.goal != "untargeted"):
             yield "sources and pair.goal need a pair.attack"
