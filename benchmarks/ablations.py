@@ -5,7 +5,7 @@
 Each is the recipe `cifar10-robust-resnet9` shortened to one epoch, with one thing changed there or in its
 purifier's own training, attacked as the points of frontier.py are. Kept as it goes, in runs/ablations/ and in
 the results: interrupted, the same command goes on. Needs runs/cifar10-robust,
-runs/cifar10-resnet9-adversarial-longer and the shared classifiers (COMDEFEND_SHARED). Twenty minutes each
+runs/cifar10-resnet9-adversarial-averaged and the shared classifiers (COMDEFEND_SHARED). Twenty minutes each
 with one thread, more where the code has noise.
 """
 
@@ -44,9 +44,10 @@ ABLATIONS: dict[str, dict[str, str]] = {
     "gray-box": {"pair.knowledge": "gray-box", "pair.attack_modes": "[]"},
     "straight-through": {"pair.mode": "straight-through", "pair.attack_modes": "[]"},
     "half-bits": {"purifier.bits": "6"},
-    "smaller-budget": {"pair.epsilon": "8"},
+    "larger-budget": {"pair.epsilon": "10.5"},
     "one-step": {"pair.steps": "1", "pair.step": "1.25"},
-    "trades": {"pair.trades": "5"},
+    "no-teacher": {"pair.mean_teacher": "0"},
+    "trades": {"pair.trades": "5", "pair.mean_teacher": "0"},
 }  # fmt: skip
 """Settings that differ, of the pair's training and of its purifier's."""
 

@@ -137,7 +137,7 @@ def begun_with(folder: Path) -> dict[str, str]:
 
 
 ADVERSARIAL = {
-    "cifar10": "cifar10-resnet9-adversarial-longer",
+    "cifar10": "cifar10-resnet9-adversarial-averaged",
     "fashion-mnist": "fashion-mnist-resnet9-adversarial",
 }
 """Adversarial training alone, by data: what the robust pairs begin with."""

@@ -23,9 +23,10 @@ CHANGED = {
     "gray-box": "the attacker of the training knows the classifier alone",
     "straight-through": "the code's gradient as if nothing had been cut (straight-through)",
     "half-bits": "half the bits for a block",
-    "smaller-budget": "attacks of 8/255 in training instead of 10.5/255",
+    "larger-budget": "attacks of 10.5/255 in training instead of 8/255",
     "one-step": "attacks of one step in training",
-    "trades": "TRADES' loss",
+    "no-teacher": "labels alone: no mean teacher",
+    "trades": "TRADES' loss, and no mean teacher",
 }
 """By name, in the order of the table."""
 
