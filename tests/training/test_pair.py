@@ -127,13 +127,14 @@ def test_attacks_in_other_modes_are_other_attacks(tmp_path: Path, purifier: Path
         start(blind, output=tmp_path / "blind", device="cpu")
 
 
-@pytest.mark.parametrize("noise", ["", ",noise=9"])
+@pytest.mark.parametrize(("noise", "taught"), [("", 0), (",noise=9", 0), (",noise=9", 0.5)])
 def test_a_resumed_pair_ends_with_the_weights_of_an_unbroken_one(
-    noise: str, tmp_path: Path, purifier: Path
+    noise: str, taught: float, tmp_path: Path, purifier: Path
 ) -> None:
     run = recipe(
-        tmp_path, f"pair.purifier=comdefend:weights={purifier}{noise}", "pair.tuned=true", "pair.average=0.9"
-    )
+        tmp_path, f"pair.purifier=comdefend:weights={purifier}{noise}", "pair.tuned=true",
+        "pair.average=0.9", f"pair.mean_teacher={taught}",
+    )  # fmt: skip
     whole = start(run, output=tmp_path / "whole", device="cpu")
     assert start(run, output=tmp_path / "broken", device="cpu", stop_after=1) is None
     resumed = start(run, output=tmp_path / "broken", device="cpu", resume=True)

@@ -145,11 +145,11 @@ class PairTraining(Training):
             attacked, logits = logits.float().chunk(2)
         smoothing = self.recipe.classifier.label_smoothing
         loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        parts = {"cross_entropy": loss}
         if options.mean_teacher:
             # Cross-entropy is linear in what is asked for, so a mixture of goals is one of losses.
-            taught = functional.cross_entropy(logits, self._taught(images))
-            loss = loss + options.mean_teacher * (taught - loss)
-        parts = {"cross_entropy": loss}
+            parts["taught"] = functional.cross_entropy(logits, self._taught(images))
+            loss = loss + options.mean_teacher * (parts["taught"] - loss)
         if options.trades:
             parts["divergence"] = functional.kl_div(
                 attacked.log_softmax(1), logits.log_softmax(1), log_target=True, reduction="batchmean"
@@ -167,7 +167,8 @@ class PairTraining(Training):
     def _taught(self, images: Tensor) -> Tensor:
         """What the mean of the weights answers to clean images: N x K, rows summing to 1."""
         self.judged.eval()  # as it will be used: its own statistics follow those of the network
-        answers: Tensor = self.judged(images).float().softmax(1)
+        with self._drawn(10, self.global_step):
+            answers: Tensor = self.judged(images).float().softmax(1)
         return answers
 
     def on_train_batch_end(self, *_: Any) -> None:
