@@ -49,10 +49,12 @@ def withstood(
     file: Path,
     data: str | ImageSet = "cifar10",
     images: int = IMAGES,
+    epsilons: Sequence[float] = EPSILONS,
+    epsilon: float = 8 / 255,
 ) -> list[Result]:
     """Every attacker on a classifier, alone and behind each of `purifiers`, every result kept in `file` as it
     is made; `sources` are other classifiers that adversarial images are made on, `images` how many those
-    attackers get who do not know the purifier.
+    attackers get who do not know the purifier; who knows it spends `epsilon`.
     """
     judged = partial(
         evaluate, network, list(purifiers), data=data, protocols=["fixed"],
@@ -60,9 +62,9 @@ def withstood(
         progress=_tell, device=DEVICE,
     )  # fmt: skip
     reports = (
-        judged(attacks=["fgsm", "bim", "pgd", "mi-fgsm"], epsilons=EPSILONS, sources=sources, limit=images),
-        judged(attacks=["bim:steps=50,step=0.04"], epsilons=EPSILONS, limit=FEW_IMAGES),
-        judged(attacks=["pgd"], epsilons=[8 / 255], knowledge=["white-box"], limit=FEW_IMAGES),
+        judged(attacks=["fgsm", "bim", "pgd", "mi-fgsm"], epsilons=epsilons, sources=sources, limit=images),
+        judged(attacks=["bim:steps=50,step=0.04"], epsilons=epsilons, limit=FEW_IMAGES),
+        judged(attacks=["pgd"], epsilons=[epsilon], knowledge=["white-box"], limit=FEW_IMAGES),
     )
     return [result for report in reports for result in report.results]
 

@@ -27,6 +27,7 @@ from comdefend.paper.experiments import show
 sys.path.insert(0, str(Path(__file__).parent))
 import ablations_page
 import frontier_page
+import gray_box_page
 import robustness_page
 import untouched_page
 from pages import decibel, origin, table_of
@@ -47,6 +48,8 @@ ABLATIONS = RESULTS / "ablations"
 """What benchmarks/ablations.py left."""
 UNTOUCHED = RESULTS / "untouched"
 """What benchmarks/untouched.py left."""
+GRAY_BOX = RESULTS / "gray-box"
+"""What benchmarks/gray_box.py left."""
 SCHEMAS: dict[Path, tuple[str, Any]] = {
     ROOT / "docs" / "results.schema.json": ("Results of comdefend", list[Result]),
     ROOT / "docs" / "checks.schema.json": ("Checks of an evaluation of comdefend", list[Check]),
@@ -183,6 +186,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "robustness-rounding": lambda: robustness_page.rounding(ROBUSTNESS),
     "frontier": lambda: frontier_page.table(FRONTIER),
     "ablations": lambda: ablations_page.table(ABLATIONS),
+    "trained-gray-box": lambda: gray_box_page.table(GRAY_BOX),
     "untouched": lambda: untouched_page.table(UNTOUCHED),
     "untouched-parts": lambda: untouched_page.parts(UNTOUCHED),
     **{

@@ -17,7 +17,7 @@ from comdefend.data import ImageSet
 from comdefend.evaluation import Result, read_results, wilson, write_results
 from comdefend.evaluation.checks import Check
 from comdefend.evaluation.checks.probe import L2
-from comdefend.evaluation.results import ThreatModel, pack
+from comdefend.evaluation.results import Knowledge, ThreatModel, pack
 from comdefend.purifiers import JPEG
 from comdefend.training import load_recipe
 from tests.conftest import ROOT
@@ -164,6 +164,34 @@ def test_what_the_benchmark_of_untouched_classifiers_measures_is_on_its_page(
     assert list(benchmark.PARTS) == list(page.CHANGED)
     recipes = {name: benchmark.recipe_of(name).to_dict() for name in benchmark.PARTS}
     assert len({json.dumps(recipe) for recipe in recipes.values()}) == len(recipes)
+
+
+def test_pairs_trained_against_who_does_not_know_them_have_a_column_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark, page = load("gray_box", monkeypatch, "benchmarks"), load("gray_box_page", monkeypatch)
+    assert set(benchmark.PAIRS) == set(page.PAIRS)
+    for name, pair in benchmark.PAIRS.items():
+        assert page.PAIRS[name][1] == pair.epsilon
+        assert sum(other.endswith(page.UNDER_ATTACK) for other in pair.others) == 1
+
+    def made(attack: str, right: int, knowledge: Knowledge = "gray-box", **way: str) -> Result:
+        threat = ThreatModel("linf", 8 / 255, knowledge, "untargeted")
+        return result("net", "own", right, attack, threat_model=threat, protocol="fixed", **way)
+
+    shown = [
+        result("net", "none", 1), result("net", "own", 8), made("fgsm", 7), made("bim", 6), made("pgd", 6),
+        made("bim:steps=50,step=0.04", 5), made("pgd", 4, source="path/net.py:it"),
+        made("pgd", 3, source="cifar10-resnet9-bim"), made("pgd", 0, "white-box", mode="identity"),
+    ]  # fmt: skip
+    write_results(tmp_path / "cifar10.json", shown)
+    assert page.table(tmp_path) == "Not run yet."  # not measured to its end
+    write_json(tmp_path / "cifar10.facts.json", {})
+    head, _, *lines, _, _ = page.table(tmp_path).splitlines()
+    assert head == "| attack | CIFAR-10, gray-box, 8/255 |"
+    cells = [line.split("|")[2].split() for line in lines]
+    expected = ["100.0", "87.5", "75.0", "", "75.0", "75.0", "62.5", "50.0", "37.5", "37.5", "0.0"]
+    assert [cell[0] if cell else "" for cell in cells] == expected
 
 
 def test_the_parts_of_an_evaluation_make_its_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
