@@ -2,8 +2,9 @@
 
     python benchmarks/gray_box.py [NAME ...]      (by default all that are missing, in order)
 
-For each data set the pair that was trained so and, to compare, the one that ships: attacks of a gray-box
-attacker on the classifier, the same attacks on other networks, and PGD through the purifier. Trained in
+For each data set the pair that was trained so and, to compare, what its classifier was before, behind the
+same purifier, and the pair that ships: attacks of a gray-box attacker on the classifier, PGD on other
+networks, and PGD through the purifier. Trained in
 runs/gray-box/ and kept as it goes: interrupted, the same command goes on. Needs the shared classifiers
 (COMDEFEND_SHARED). With one thread half an hour for a training and a quarter of an hour for what is judged.
 """
@@ -13,6 +14,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from comdefend import zoo
 from comdefend.atomic import write_json
@@ -21,7 +23,7 @@ from comdefend.training import load_recipe
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import ROOT, THIRD_PARTY
-from withstood import OWN, ROBUST, run_missing, trained, withstood, write_once
+from withstood import ROBUST, run_missing, trained, withstood, write_once
 
 RESULTS = ROOT / "docs" / "results" / "gray-box"
 RUNS = Path("runs/gray-box")
@@ -32,7 +34,7 @@ IMAGES = 1000
 @dataclass(frozen=True)
 class Pair:
     """A classifier, by the name of its weights or of its recipe, behind a purifier; `epsilon` is in units of
-    1/255, and `others` are networks that the attacker may have besides.
+    1/255, and `others` are networks that the attacker may have besides: none that took part in the training.
     """
 
     data: str
@@ -41,46 +43,66 @@ class Pair:
     epsilon: int
     others: tuple[str, ...]
 
-    @property
-    def reference(self) -> str:
-        return f"comdefend:weights={self.purifier}"
+
+CIFAR10 = ("cifar10-resnet9", THIRD_PARTY, ROBUST)
+FASHION_MNIST = ("fashion-mnist-resnet9", "fashion-mnist-resnet9-bim")
 
 
-CIFAR10 = (OWN, "cifar10-resnet9", THIRD_PARTY, ROBUST)
-FASHION_MNIST = ("fashion-mnist-resnet9-plain", "fashion-mnist-resnet9", "fashion-mnist-resnet9-bim")
+def _pairs(data: str, purifier: str, epsilon: int, others: tuple[str, ...]) -> dict[str, Pair]:
+    return {
+        data: Pair(data, f"{data}-resnet9-gray-box", purifier, epsilon, others),
+        f"{data}-start": Pair(data, f"{data}-resnet9-plain", purifier, epsilon, others),
+        f"{data}-robust": Pair(data, f"{data}-robust-resnet9", f"{data}-robust", epsilon, others),
+    }
+
 
 PAIRS = {
-    "cifar10": Pair("cifar10", "cifar10-resnet9-gray-box", "cifar10-guided", 8, CIFAR10),
-    "fashion-mnist": Pair(
-        "fashion-mnist", "fashion-mnist-resnet9-gray-box", "fashion-mnist-robust", 25, FASHION_MNIST
-    ),
-    "cifar10-robust": Pair("cifar10", "cifar10-robust-resnet9", "cifar10-robust", 8, CIFAR10),
-    "fashion-mnist-robust": Pair(
-        "fashion-mnist", "fashion-mnist-robust-resnet9", "fashion-mnist-robust", 25, FASHION_MNIST
-    ),
+    **_pairs("cifar10", "cifar10-guided", 8, CIFAR10),
+    **_pairs("fashion-mnist", "fashion-mnist-robust", 25, FASHION_MNIST),
 }
 
 
 def measure(name: str) -> None:
     """One pair: its classifier trained where it does not ship, and every attacker on both."""
-    pair, file = PAIRS[name], RESULTS / f"{name}.json"
-    network = pair.classifier
-    if network not in zoo.names("classifier"):
-        network = str(trained(load_recipe(network), RUNS / network))
+    pair, file, facts_file = PAIRS[name], RESULTS / f"{name}.json", RESULTS / f"{name}.facts.json"
+    facts_file.unlink(missing_ok=True)  # what stands in `file` may be of other weights by then
+    network = pair.classifier if ships(pair) else str(trained(load_recipe(pair.classifier), stem_of(pair)))
     budget = pair.epsilon / 255
     results = withstood(
-        network, pair.reference, sources=pair.others, file=file, data=pair.data, images=IMAGES,
-        epsilons=[budget], epsilon=budget,
+        network, f"comdefend:weights={pair.purifier}", sources=pair.others, file=file, data=pair.data,
+        images=IMAGES, epsilons=[budget], epsilon=budget,
     )  # fmt: skip
     write_once(file, results)
-    write_json(RESULTS / f"{name}.facts.json", {"made_of": made_of(pair)})
+    write_json(facts_file, {"made_of": made_of(pair)})
 
 
-def made_of(pair: Pair) -> list[str]:
-    """What tells whether a measurement is of what it would be of now: the weights that ship, or the run."""
-    network, ships = pair.classifier, pair.classifier in zoo.names("classifier")
-    made = zoo.facts(network).sha256 if ships else str(run_folder(load_recipe(network), RUNS / network))
-    return [made, zoo.facts(pair.purifier).sha256]
+def ships(pair: Pair) -> bool:
+    return pair.classifier in zoo.names("classifier")
+
+
+def stem_of(pair: Pair) -> Path:
+    """Where a classifier is trained that does not ship: another place when the weights are others that it
+    goes on from, or stands behind.
+    """
+    start = load_recipe(pair.classifier).classifier.start
+    assert start is not None
+    return RUNS / f"{pair.classifier}-{zoo.facts(start).sha256[:6]}-{zoo.facts(pair.purifier).sha256[:6]}"
+
+
+def made_of(pair: Pair) -> dict[str, Any]:
+    """What tells whether a measurement is of what it would be of now: the weights that ship, or the run, and
+    who attacks.
+    """
+    own = zoo.facts(pair.classifier).sha256 if ships(pair) else _run(pair)
+    others = [zoo.facts(other).sha256 for other in pair.others if other in zoo.names("classifier")]
+    return {
+        "classifier": own, "purifier": zoo.facts(pair.purifier).sha256, "others": [*pair.others, *others],
+        "epsilon": pair.epsilon, "images": IMAGES,
+    }  # fmt: skip
+
+
+def _run(pair: Pair) -> str:
+    return str(run_folder(load_recipe(pair.classifier), stem_of(pair)))
 
 
 def done(name: str) -> bool:
