@@ -8,8 +8,8 @@ not know the purifier. Known break: a perturbation that was made with the label 
 can read it (label leaking, Kurakin et al., "Adversarial machine learning at scale", 2017). Both networks
 tuned against their own classifier learn to read it within epochs, are righter on attacked images than on
 clean ones, and no longer trained against attack; `pair.goal: random` has no label to tell, and with
-`pair.sources` there are other networks' perturbations to withstand. Either way the bare classifier's gradient
-becomes a decoy: images made on networks trained under attack go through.
+`pair.sources` there are other networks' perturbations to withstand. The bare classifier's gradient may become
+a decoy: attacks on it fail then, and images made on networks trained under attack go through.
 
 "white-box": adversarial training (Madry et al., "Towards deep learning models resistant to adversarial
 attacks", 2018) of classifier and purifier as one network, through the hard code; with `steps: 1` the
