@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comdefend import zoo
+from comdefend import provenance, zoo
 from comdefend.atomic import write_json
 from comdefend.paper.trainings import run_folder
 from comdefend.training import load_recipe
@@ -73,7 +73,7 @@ def measure(name: str) -> None:
         images=IMAGES, epsilons=[budget], epsilon=budget,
     )  # fmt: skip
     write_once(file, results)
-    write_json(facts_file, {"made_of": made_of(pair)})
+    write_json(facts_file, {"made_of": made_of(pair), "seed": 0, **provenance.made()})
 
 
 def ships(pair: Pair) -> bool:
