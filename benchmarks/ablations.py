@@ -82,7 +82,6 @@ def measure(name: str) -> None:
     tuned = weights.with_name("purifier.safetensors")
     purifier = f"comdefend:weights={tuned}" if tuned.is_file() else recipe.pair.purifier
     file = RESULTS / f"{name}.json"
-    (RESULTS / f"{name}.facts.json").unlink(missing_ok=True)  # what stands in `file` may be of other settings
     behind = [] if purifier == "none" else [purifier]
     write_once(file, withstood(str(weights), *behind, sources=[OWN, ROBUST, THIRD_PARTY], file=file))
     facts = {"seed": 0, **provenance.made()} if purifier == "none" else facts_of(purifier)

@@ -88,8 +88,7 @@ def measure(name: str) -> None:
     classifier = trained(load_recipe("cifar10-resnet9-purified", tuning), RUNS / f"{name}-classifier")
     file = RESULTS / f"{name}.json"
     if facts_file.is_file() and not done(name):
-        facts_file.unlink()  # of another purifier: what stood there is no point of the frontier any more
-        file.unlink()
+        file.unlink()  # of another purifier: what stood there is no point of the frontier any more
     write_once(
         file,
         [

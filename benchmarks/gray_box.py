@@ -4,9 +4,9 @@
 
 For each data set the pair that was trained so and, to compare, what its classifier was before, behind the
 same purifier, and the pair that ships: attacks of a gray-box attacker on the classifier, PGD on other
-networks, and PGD through the purifier. Trained in
-runs/gray-box/ and kept as it goes: interrupted, the same command goes on. Needs the shared classifiers
-(COMDEFEND_SHARED). With one thread half an hour for a training and a quarter of an hour for what is judged.
+networks, and PGD through the purifier. Trained in runs/gray-box/ and kept as it goes: interrupted, the same
+command goes on. Needs the shared classifiers (COMDEFEND_SHARED). With one thread half an hour for a training
+and a quarter of an hour for what is judged.
 """
 
 import json
@@ -65,7 +65,6 @@ PAIRS = {
 def measure(name: str) -> None:
     """One pair: its classifier trained where it does not ship, and every attacker on both."""
     pair, file, facts_file = PAIRS[name], RESULTS / f"{name}.json", RESULTS / f"{name}.facts.json"
-    facts_file.unlink(missing_ok=True)  # what stands in `file` may be of other weights by then
     network = pair.classifier if ships(pair) else str(trained(load_recipe(pair.classifier), stem_of(pair)))
     budget = pair.epsilon / 255
     results = withstood(

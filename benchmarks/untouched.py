@@ -88,7 +88,6 @@ def measure(name: str) -> None:
 
 def _attack(name: str, network: str, *purifiers: str, images: int) -> None:
     data, file = unseen(), RESULTS / f"{name}.json"
-    (RESULTS / f"{name}.facts.json").unlink(missing_ok=True)  # what stands in `file` may be of other weights
     sources = [source for source in (OWN, ROBUST, THIRD_PARTY) if source != network]
     write_once(file, withstood(network, *purifiers, sources=sources, file=file, data=data, images=images))
     write_json(RESULTS / f"{name}.facts.json", {**facts_of(purifiers[-1], data), "made_of": made_of(name)})

@@ -54,8 +54,10 @@ def withstood(
 ) -> list[Result]:
     """Every attacker on a classifier, alone and behind each of `purifiers`, every result kept in `file` as it
     is made; `sources` are other classifiers that adversarial images are made on, `images` how many those
-    attackers get who do not know the purifier; who knows it spends `epsilon`.
+    attackers get who do not know the purifier; who knows it spends `epsilon`. The facts beside `file`, which
+    tell that it is whole, go first: until it is again, what stands in it may be of several weights.
     """
+    file.with_suffix(".facts.json").unlink(missing_ok=True)
     judged = partial(
         evaluate, network, list(purifiers), data=data, protocols=["fixed"],
         examples=0, checks=False, draws=DRAWS, known=kept_results(file), keep=partial(keep_results, file),

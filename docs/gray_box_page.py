@@ -5,10 +5,9 @@ benchmarks/gray_box.py left.
 from collections.abc import Sequence
 from pathlib import Path
 
-from pages import attacked, cell, origin, table_of
+from pages import attacked, cell, origin, table_of, worst_case
 
 from comdefend.evaluation import Result, read_results
-from comdefend.evaluation.worst_case import worst_of
 
 PAIRS = {
     "cifar10-start": ("CIFAR-10, before", 8),
@@ -68,19 +67,12 @@ def column(results: Sequence[Result], epsilon: int) -> list[str]:
     found = [
         clean[most],
         *(next((r for r in four if r.attack == attack), None) for attack in SINGLE),
-        _worst(clean, four),
-        _worst(clean, [r for r in transfers if r not in wary]),
-        _worst(clean, wary),
-        _worst(clean, [*four, *transfers]),
+        worst_case(clean, four),
+        worst_case(clean, [r for r in transfers if r not in wary]),
+        worst_case(clean, wary),
+        worst_case(clean, [*four, *transfers]),
         clean[max(r.n for r in fifty)] if fifty else None,
-        _worst(clean, fifty),
-        _worst(clean, attacked(own, epsilon, "white-box")),
+        worst_case(clean, fifty),
+        worst_case(clean, attacked(own, epsilon, "white-box")),
     ]
     return [cell(one, most) for one in found]
-
-
-def _worst(clean: dict[int, Result], made: Sequence[Result]) -> Result | None:
-    """The worst case, image by image."""
-    if not made or made[0].threat_model is None:
-        return None
-    return worst_of(clean[max(r.n for r in made)], made, made[0].threat_model)

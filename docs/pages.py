@@ -54,6 +54,15 @@ def attacked(results: Iterable[Result], epsilon: int, knowledge: str) -> list[Re
     ]  # fmt: skip
 
 
+def worst_case(clean: Mapping[int, Result], made: Sequence[Result]) -> Result | None:
+    """The worst, image by image, of attacks of one attacker, if any; `clean` are the results without an
+    attack, by their number of images.
+    """
+    if not made or made[0].threat_model is None:
+        return None
+    return worst_of(clean[max(r.n for r in made)], made, made[0].threat_model)
+
+
 def by_column(results: list[Result]) -> dict[str, Result | None]:
     """By column, of the last defence among results (undefended: of none): clean, the worst of the gray-box
     attacks at each budget, and the others.
@@ -63,10 +72,7 @@ def by_column(results: list[Result]) -> dict[str, Result | None]:
     clean = {r.n: r for r in own if r.threat_model is None}
 
     def worst(wanted: Callable[[Result], bool], epsilon: int, knowledge: str = "gray-box") -> Result | None:
-        made = [r for r in attacked(own, epsilon, knowledge) if wanted(r)]
-        if not made or made[0].threat_model is None:
-            return None
-        return worst_of(clean[max(r.n for r in made)], made, made[0].threat_model)
+        return worst_case(clean, [r for r in attacked(own, epsilon, knowledge) if wanted(r)])
 
     found = [
         clean[max(clean)],

@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import ablations_page
-from pages import COLUMNS, attacked, by_column, cell, origin, table_of
+from pages import COLUMNS, attacked, by_column, cell, origin, table_of, worst_case
 
 from comdefend.evaluation import Result, read_results
 from comdefend.evaluation.tables import defences as names_of_defences
 from comdefend.evaluation.tables import label
-from comdefend.evaluation.worst_case import worst_of
 
 JUDGES = {
     "resnet20": "ResNet-20, not ours",
@@ -52,8 +51,7 @@ def table(folder: Path) -> str:
             clean = found["clean"]
             assert clean is not None
             tried = [r for r in attacked(own, 8, "gray-box") if r.n == clean.n]  # transfers, too
-            threat = tried[0].threat_model if tried else None
-            worst = worst_of(clean, tried, threat) if threat else None
+            worst = worst_case({clean.n: clean}, tried)
             alone = [
                 next((r for r in tried if r.attack == attack and not r.source), None) for attack in SINGLE
             ]
