@@ -18,15 +18,20 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def fast_dtype(device: str) -> str:
     """The name of the fastest number format that `device` ("auto": a GPU where there is one) trains and
     purifies well in: "bfloat16" where it has instructions for it and, of a processor, they pay; else
-    "float32". A processor without them emulates bfloat16, ten times slower than float32.
+    "float32".
     """
     kind = torch.device(device).type if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     if kind == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        abilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)() if kind == "cpu" else {}
-        fast = any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) and _bfloat16_pays()
+        fast = kind == "cpu" and has_bfloat16() and _bfloat16_pays()
     return "bfloat16" if fast else "float32"
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor has instructions for bfloat16, as far as PyTorch can tell."""
+    abilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(abilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 @cache

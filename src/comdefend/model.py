@@ -26,6 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from comdefend.convolution import Conv2d
+
 COM_WIDTHS = (16, 32, 64, 128, 256, 128, 64, 32)
 """Hidden channels of ComCNN (Table 1, where "356" is a misprint for 256)."""
 
@@ -305,5 +307,5 @@ def _convolutions(widths: Sequence[int]) -> nn.Sequential:
     """3x3 convolutions, stride 1, same size, with an ELU between each two."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
-        layers += [nn.Conv2d(inputs, outputs, kernel_size=3, padding=1), nn.ELU(inplace=True)]
+        layers += [Conv2d(inputs, outputs, kernel_size=3, padding=1), nn.ELU(inplace=True)]
     return nn.Sequential(*layers[:-1])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from comdefend import zoo
+from comdefend.convolution import Conv2d
 from comdefend.device import find_dtype
 from comdefend.purifiers.base import Purifier
 
@@ -58,7 +59,7 @@ class DUNet(nn.Module):
             _stack(a + b, b, convolutions=3 if index < len(widths) - 2 else 2)
             for index, (a, b) in enumerate(pairwise(upwards))
         )
-        self.head = nn.Conv2d(widths[0], self.config.image_channels, 1)
+        self.head = Conv2d(widths[0], self.config.image_channels, 1)
         # It begins as the identity: nothing is taken off.
         nn.init.zeros_(self.head.weight)
         assert self.head.bias is not None
@@ -114,7 +115,7 @@ def _stack(inputs: int, outputs: int, *, convolutions: int, stride: int = 1) -> 
     widths: Sequence[int] = (inputs, *[outputs] * convolutions)
     for index, (a, b) in enumerate(pairwise(widths)):
         layers += [
-            nn.Conv2d(a, b, 3, stride=stride if index == 0 else 1, padding=1, bias=False),
+            Conv2d(a, b, 3, stride=stride if index == 0 else 1, padding=1, bias=False),
             nn.BatchNorm2d(b),
             nn.ReLU(inplace=True),
         ]
