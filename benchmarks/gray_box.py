@@ -9,7 +9,6 @@ command goes on. Needs the shared classifiers (COMDEFEND_SHARED). With one threa
 and a quarter of an hour for what is judged.
 """
 
-import json
 import os
 import sys
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from comdefend.training import load_recipe
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import ROOT, THIRD_PARTY
-from withstood import ROBUST, run_missing, trained, withstood, write_once
+from withstood import ROBUST, measured, run_missing, trained, withstood, write_once
 
 RESULTS = ROOT / "docs" / "results" / "gray-box"
 RUNS = Path("runs/gray-box")
@@ -106,8 +105,7 @@ def _run(pair: Pair) -> str:
 
 def done(name: str) -> bool:
     """Whether a pair was measured to its end, with the weights and settings that there are now."""
-    file = RESULTS / f"{name}.facts.json"
-    return file.is_file() and json.loads(file.read_text())["made_of"] == made_of(PAIRS[name])
+    return measured(RESULTS / f"{name}.json", made_of(PAIRS[name]))
 
 
 if __name__ == "__main__":

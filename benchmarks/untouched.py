@@ -11,7 +11,6 @@ cifar10-resnet20-plain` leave. With one thread half an hour a classifier and mor
 ones, a quarter of an hour a part.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -24,7 +23,7 @@ from comdefend.training import Recipe, load_recipe
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import ROOT, THIRD_PARTY
-from withstood import OWN, ROBUST, facts_of, run_missing, trained, withstood, write_once
+from withstood import OWN, ROBUST, facts_of, measured, run_missing, trained, withstood, write_once
 
 RESULTS = ROOT / "docs" / "results" / "untouched"
 RUNS = Path("runs/untouched")
@@ -100,8 +99,7 @@ def made_of(name: str) -> str:
 
 def done(name: str) -> bool:
     """Whether this was measured to its end, with the weights and settings that there are now."""
-    file = RESULTS / f"{name}.facts.json"
-    return file.is_file() and json.loads(file.read_text())["made_of"] == made_of(name)
+    return measured(RESULTS / f"{name}.json", made_of(name))
 
 
 if __name__ == "__main__":

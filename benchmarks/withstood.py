@@ -1,5 +1,6 @@
 """What several benchmarks share: trainings in folders of their own, and every attacker."""
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -69,6 +70,14 @@ def withstood(
         judged(attacks=["pgd"], epsilons=[epsilon], knowledge=["white-box"], limit=FEW_IMAGES),
     )
     return [result for report in reports for result in report.results]
+
+
+def measured(file: Path, made_of: Any) -> bool:
+    """Whether a measurement whose results are in `file` came to its end, and is of what it would be of now:
+    weights that ship, runs and settings, as its facts keep them under `made_of`.
+    """
+    facts = file.with_suffix(".facts.json")
+    return facts.is_file() and json.loads(facts.read_text()).get("made_of") == made_of
 
 
 def write_once(file: Path, results: Sequence[Result]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pages import COLUMNS, by_column, cell, origin, table_of
 
-from comdefend.evaluation import read_results
+from comdefend.evaluation import Result, read_results
 
 CHANGED = {
     "whole": "nothing",
@@ -32,8 +32,10 @@ CHANGED = {
 
 
 def table(folder: Path, changed: Mapping[str, str] = CHANGED) -> str:
-    """A line for each part that was measured; `changed` are their names, and what they change in words."""
-    lines: list[tuple[str, ...]] = []
+    """A line for each part that was measured, with the columns that any of them has; `changed` are their
+    names, and what they change in words.
+    """
+    lines: list[tuple[str, str, dict[str, Result | None]]] = []
     made: list[dict[str, Any]] = []
     for name, words in changed.items():
         facts_file = folder / f"{name}.facts.json"
@@ -42,11 +44,11 @@ def table(folder: Path, changed: Mapping[str, str] = CHANGED) -> str:
         facts = json.loads(facts_file.read_text())
         results = read_results(folder / f"{name}.json")
         found = by_column(results)
-        clean = found["clean"]
-        assert clean is not None
-        psnr = f"{facts['psnr']:.1f}" if "psnr" in facts else "-"
-        lines.append((words, psnr, *(cell(found[c], clean.n) for c in COLUMNS)))
+        lines.append((words, f"{facts['psnr']:.1f}" if "psnr" in facts else "-", found))
         made += map(vars, results)
     if not made:
         return "Not run yet."
-    return "\n".join([*table_of(("changed", "PSNR", *COLUMNS), lines), "", origin(*made)])
+    columns = [column for column in COLUMNS if any(found[column] for _, _, found in lines)]
+    most = max(found["clean"].n for _, _, found in lines if found["clean"])
+    rows = [(words, psnr, *(cell(found[c], most) for c in columns)) for words, psnr, found in lines]
+    return "\n".join([*table_of(("changed", "PSNR", *columns), rows), "", origin(*made)])

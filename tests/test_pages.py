@@ -113,6 +113,21 @@ def test_ablations_are_shown_in_their_order_with_and_without_a_purifier(
     assert alone.split("|")[2].strip() == "-"
 
 
+def test_ablations_have_the_columns_that_were_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = load("ablations_page", monkeypatch)
+    results = [
+        r for r in everything("own.safetensors", "comdefend")
+        if r.threat_model is None or r.threat_model.epsilon == 8 / 255
+    ]  # fmt: skip
+    (tmp_path / "whole.facts.json").write_text(json.dumps(MADE))
+    write_results(tmp_path / "whole.json", results)
+    heads = [head.strip() for head in page.table(tmp_path).splitlines()[0].split("|")[1:-1]]
+    wanted = ["clean", "8/255", "BIM-50, 8/255", "other networks', 8/255", "white-box, 8/255"]
+    assert heads == ["changed", "PSNR", *wanted]
+
+
 def test_the_ablations_of_the_benchmark_are_those_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     benchmark = load("ablations", monkeypatch, "benchmarks")
     assert list(benchmark.ABLATIONS) == list(load("ablations_page", monkeypatch).CHANGED)
