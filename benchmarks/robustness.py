@@ -179,10 +179,10 @@ EVALUATIONS = {
     **_of("cifar10", 8, {"shifted-jpeg": "benchmarks/shifted_jpeg.py:ShiftedJPEG"}),
     # A classifier that took no part in its training.
     "cifar10-guided": Evaluation("cifar10", "cifar10-resnet9", ("comdefend:weights=cifar10-guided",), 8),
-    # What is trained under attacks on itself is attacked through others as well.
+    # What is trained under attacks on itself is attacked through others as well, of which one was, too.
     "cifar10-robust": Evaluation(
         "cifar10", "cifar10-robust-resnet9", ("comdefend:weights=cifar10-robust",), 8,
-        sources=("cifar10-resnet9-plain", weights_of(ADVERSARIAL["cifar10"]), THIRD_PARTY),
+        sources=("cifar10-resnet9-plain", "cifar10-resnet9-bim", THIRD_PARTY),
         slow_limit=SLOW["cifar10"],
     ),
     **_of("fashion-mnist", 25),
