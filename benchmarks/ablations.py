@@ -12,6 +12,7 @@ three times that with others, more where the code has noise.
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from comdefend import provenance, zoo
 from comdefend.atomic import write_json
@@ -39,6 +40,7 @@ SHORTENED = (
 """What every ablation has: weights that ship, so that it takes no hours of adversarial training before."""
 
 EPSILON = 8 / 255
+SOURCES = (OWN, ROBUST, THIRD_PARTY)
 
 ABLATIONS: dict[str, dict[str, str]] = {
     "whole": {},
@@ -62,6 +64,11 @@ ABLATIONS: dict[str, dict[str, str]] = {
 """Settings that differ, of the pair's training and of its purifier's."""
 
 
+def runs() -> Path:
+    """Where all is trained: another place when the weights that ship are others."""
+    return RUNS / f"{zoo.facts(RECIPE).sha256[:6]}-{zoo.facts(PURIFIER).sha256[:6]}"
+
+
 def purifier_of(name: str) -> Recipe | None:
     """The training of an ablation's purifier, where it is another."""
     settings = _of(name, "purifier.")
@@ -73,7 +80,7 @@ def recipe_of(name: str) -> Recipe:
     settings = [*SHORTENED, *_of(name, "pair.")]
     own = purifier_of(name)
     if own is not None:
-        weights = f"{run_folder(own, RUNS / 'purifier') / WEIGHTS}.safetensors"
+        weights = f"{run_folder(own, runs() / 'purifier') / WEIGHTS}.safetensors"
         settings.append(f"pair.purifier=comdefend:weights={weights}")
     return load_recipe(RECIPE, settings)
 
@@ -86,30 +93,28 @@ def measure(name: str) -> None:
     """One ablation: trained, and every attacker on it."""
     own = purifier_of(name)
     if own is not None:
-        trained(own, RUNS / "purifier")
+        trained(own, runs() / "purifier")
     recipe = recipe_of(name)
-    weights = trained(recipe, RUNS / name)
+    weights = trained(recipe, runs() / name)
     tuned = weights.with_name("purifier.safetensors")
     purifier = f"comdefend:weights={tuned}" if tuned.is_file() else recipe.pair.purifier
     file = RESULTS / f"{name}.json"
     behind = [] if purifier == "none" else [purifier]
-    sources = [OWN, ROBUST, THIRD_PARTY]
-    write_once(
-        file,
-        withstood(str(weights), *behind, sources=sources, file=file, epsilons=[EPSILON], epsilon=EPSILON),
+    results = withstood(
+        str(weights), *behind, sources=SOURCES, file=file, epsilons=[EPSILON], epsilon=EPSILON
     )
+    write_once(file, results)
     facts = {"seed": 0, **provenance.made()} if purifier == "none" else facts_of(purifier)
     whole = {**facts, "pair": recipe.to_dict()["pair"], "made_of": made_of(name)}
     write_json(RESULTS / f"{name}.facts.json", whole)
 
 
-def made_of(name: str) -> dict[str, str]:
-    """What tells whether a measurement is of what it would be of now: the run, and the weights that ship."""
-    return {
-        "run": str(run_folder(recipe_of(name), RUNS / name)),
-        "start": zoo.facts(RECIPE).sha256,
-        "purifier": zoo.facts(PURIFIER).sha256,
-    }
+def made_of(name: str) -> dict[str, Any]:
+    """What tells whether a measurement is of what it would be of now: the run, whose place names the weights
+    that ship, and who attacks.
+    """
+    run = str(run_folder(recipe_of(name), runs() / name))
+    return {"run": run, "sources": list(SOURCES), "epsilon": EPSILON}
 
 
 def done(name: str) -> bool:

@@ -33,7 +33,8 @@ IMAGES = 1000
 @dataclass(frozen=True)
 class Pair:
     """A classifier, by the name of its weights or of its recipe, behind a purifier; `epsilon` is in units of
-    1/255, and `others` are networks that the attacker may have besides: none that took part in the training.
+    1/255, and `others` are networks that the attacker may have besides: none that took part in the training
+    against this attacker.
     """
 
     data: str

@@ -4,7 +4,7 @@
 
 Each is one `comdefend evaluate`; interrupted, it goes on where it was, also in another checkout: what is done
 of it is kept in its folder's parts.json and checks-parts.json, which are committed until it is whole, and say
-what the rest is computed in (a machine without bfloat16 is slow then) and in batches of which size. With
+what the rest is computed in and in batches of which size. With
 another version of torch or of the attacks, as without these files, it begins anew.
 Needs the shared data and the authors' weights (COMDEFEND_SHARED), and, where a classifier's weights do not
 ship, what `comdefend train RECIPE` leaves. Hours on two cores; COMDEFEND_DEVICE=cuda makes minutes of them,
@@ -179,7 +179,8 @@ EVALUATIONS = {
     **_of("cifar10", 8, {"shifted-jpeg": "benchmarks/shifted_jpeg.py:ShiftedJPEG"}),
     # A classifier that took no part in its training.
     "cifar10-guided": Evaluation("cifar10", "cifar10-resnet9", ("comdefend:weights=cifar10-guided",), 8),
-    # What is trained under attacks on itself is attacked through others as well, of which one was, too.
+    # What is trained under attacks on itself is attacked through others as well, one of which was trained
+    # under attack, too.
     "cifar10-robust": Evaluation(
         "cifar10", "cifar10-robust-resnet9", ("comdefend:weights=cifar10-robust",), 8,
         sources=("cifar10-resnet9-plain", "cifar10-resnet9-bim", THIRD_PARTY),

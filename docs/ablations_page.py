@@ -11,7 +11,7 @@ from comdefend.evaluation import Result, read_results
 
 CHANGED = {
     "whole": "nothing",
-    "no-purifier": "no purifier: adversarial training goes on, where gray-box is white-box",
+    "no-purifier": "no purifier from here on, where gray-box is white-box",
     "one-cut": "one cut, the paper's",
     "fewer-cuts": "fifteen cuts",
     "noise": "noise on the logits beside the cuts, in training and in use",

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from comdefend import convolution
 from comdefend.convolution import Conv2d
@@ -18,6 +19,40 @@ GRAIN = 2.0**-8
 @pytest.fixture
 def without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convolution, "has_bfloat16", lambda: False)
+
+
+def convolved_in(network: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> set[torch.dtype]:
+    """The number formats of all that the convolutions of a network are given."""
+    seen = set()
+    convolve = nn.Conv2d._conv_forward
+
+    def spied(layer: nn.Conv2d, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        seen.update({images.dtype, weight.dtype})
+        found: Tensor = convolve(layer, images, weight, bias)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.Conv2d, "_conv_forward", spied)
+        network(images)
+    return seen
+
+
+@pytest.mark.parametrize("reference", ["comdefend:weights=cifar10-robust", "hgd"])
+def test_purifiers_convolve_in_float32_where_the_processor_has_no_bfloat16(
+    reference: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    purifier = load_purifier(reference, channels=3, data="cifar10", dtype="bfloat16")
+    images = torch.rand(1, 3, 32, 32)
+    monkeypatch.setattr(convolution, "has_bfloat16", lambda: False)
+    assert convolved_in(purifier, images, monkeypatch) == {torch.float32}
+    monkeypatch.setattr(convolution, "has_bfloat16", lambda: True)
+    assert convolved_in(purifier, images, monkeypatch) == {torch.bfloat16}
+
+
+@pytest.mark.usefixtures("without_bfloat16")
+def test_numbers_of_two_formats_are_refused_as_by_any_convolution() -> None:
+    with pytest.raises(RuntimeError, match="type"):
+        Conv2d(3, 4, 3)(torch.rand(1, 3, 8, 8).bfloat16())
 
 
 @given(
@@ -63,7 +98,7 @@ def test_its_gradients_are_those_of_the_numbers_it_was_given() -> None:
 def test_float32_is_left_alone() -> None:
     layer = Conv2d(3, 4, 3)
     images = torch.rand(1, 3, 8, 8)
-    assert torch.equal(layer(images), torch.nn.functional.conv2d(images, layer.weight, layer.bias))
+    assert torch.equal(layer(images), nn.functional.conv2d(images, layer.weight, layer.bias))
 
 
 def test_a_purifier_answers_the_same_whatever_the_processor_has(monkeypatch: pytest.MonkeyPatch) -> None:

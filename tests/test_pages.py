@@ -388,3 +388,24 @@ def test_storing_in_8_bits_undoes_a_part_of_the_smallest_perturbations(
         bare, stored, code = ([float(n) for n in re.findall(r"[\d.]+", c)] for c in line.split("|")[4:7])
         assert bare[2] < stored[1]  # whole intervals lie apart
         assert stored[2] < code[1]
+
+
+def test_an_ablation_is_done_when_it_was_measured_with_the_settings_and_weights_of_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark = load("ablations", monkeypatch, "benchmarks")
+    monkeypatch.setattr(benchmark, "RESULTS", tmp_path)
+    assert not benchmark.done("whole")
+    write_json(tmp_path / "whole.facts.json", {"psnr": 40.0})
+    assert not benchmark.done("whole")
+    write_json(tmp_path / "whole.facts.json", {"made_of": benchmark.made_of("whole")})
+    write_json(tmp_path / "trades.facts.json", {"made_of": benchmark.made_of("whole")})
+    assert benchmark.done("whole")
+    assert not benchmark.done("trades")
+    monkeypatch.setattr(benchmark, "EPSILON", 4 / 255)
+    assert not benchmark.done("whole")
+    monkeypatch.undo()
+    monkeypatch.setattr(benchmark, "RESULTS", tmp_path)
+    shipped = benchmark.zoo.facts(benchmark.RECIPE)
+    monkeypatch.setattr(benchmark.zoo, "facts", lambda _: replace(shipped, sha256="other weights"))
+    assert not benchmark.done("whole")

@@ -7,17 +7,19 @@ from comdefend.device import has_bfloat16
 
 
 class Conv2d(nn.Conv2d):
-    """`torch.nn.Conv2d`, but for how a processor without bfloat16 computes in it.
+    """`torch.nn.Conv2d`, but for how a processor without bfloat16 computes with weights in it.
 
     PyTorch's own stand-in there takes five to thirteen times as long as float32. Here the numbers, rounded to
     bfloat16 as they are, are convolved in float32 and the sums rounded once: what instructions for bfloat16
     do, but for the order of the sums. So an evaluation that was begun where they exist can go on here.
+    Training, whose weights are float32 and only cast to bfloat16, is not helped.
 
     It has its parent's name since fingerprints of kept results hold the names of modules' types.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.dtype != torch.bfloat16 or input.device.type != "cpu" or has_bfloat16():
+        narrow = input.dtype == self.weight.dtype == torch.bfloat16
+        if not narrow or input.device.type != "cpu" or has_bfloat16():
             return super().forward(input)
         bias = None if self.bias is None else self.bias.float()
         sums: Tensor = self._conv_forward(input.float(), self.weight.float(), bias)
