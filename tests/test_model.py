@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from comdefend.model import ComDefend, ComDefendConfig, comdefend_loss, initialise
+from comdefend.model import COM_WIDTHS, REC_WIDTHS, ComDefend, ComDefendConfig, comdefend_loss, initialise
 from tests.conftest import tiny_model
 
 
@@ -202,3 +202,13 @@ def test_initialisation_depends_on_the_seed_alone() -> None:
     weights = [m.com.layers[0].weight for m in (first, second, third)]
     assert torch.equal(weights[0], weights[1])  # type: ignore[arg-type]
     assert not torch.equal(weights[0], weights[2])  # type: ignore[arg-type]
+
+
+def test_what_is_stored_of_a_network_does_not_grow_with_settings_that_it_does_not_use() -> None:
+    """Files converted anew are the same as before, so that what was measured with them stays known."""
+    assert ComDefendConfig().to_dict() == {
+        "image_channels": 3, "bits": 12, "phi": 20.0, "lam": 1e-4, "block": 1, "code_noise": 0.0,
+        "com_widths": COM_WIDTHS, "rec_widths": REC_WIDTHS,
+    }  # fmt: skip
+    several = ComDefendConfig(cuts=3, spread=80.0)
+    assert ComDefendConfig(**several.to_dict()) == several

@@ -117,7 +117,13 @@ class ComDefendConfig:
         return self.cuts * self.bits
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """For JSON, without `cuts` and `spread` where there is one cut: what was stored before there were
+        these stays what it was, to the byte.
+        """
+        settings = asdict(self)
+        if self.cuts == 1:
+            del settings["cuts"], settings["spread"]
+        return settings
 
 
 class ComCNN(nn.Module):
