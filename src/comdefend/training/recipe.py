@@ -57,8 +57,8 @@ class Recipe:
     clip: float | None = None
     """The largest norm that a gradient keeps (None: any)."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Here "auto" is bfloat16 where the device has instructions for it and float32 elsewhere; the facts of
-    the weights say which it was."""
+    """Here "auto" is bfloat16 where the device has instructions for it that pay and float32 elsewhere; the
+    facts of the weights say which it was."""
     interval: int = 200
     """Steps between two validations, each with a checkpoint."""
     validation_images: int = 300
