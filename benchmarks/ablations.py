@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from comdefend import provenance, zoo
+from comdefend import provenance
 from comdefend.atomic import write_json
 from comdefend.paper.trainings import run_folder
 from comdefend.training import Recipe, load_recipe
@@ -22,7 +22,17 @@ from comdefend.training.base import WEIGHTS
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import ROOT, THIRD_PARTY
-from withstood import OWN, ROBUST, facts_of, measured, run_missing, trained, withstood, write_once
+from withstood import (
+    OWN,
+    ROBUST,
+    facts_of,
+    measured,
+    run_missing,
+    trained,
+    weights_mark,
+    withstood,
+    write_once,
+)
 
 RESULTS = ROOT / "docs" / "results" / "ablations"
 RUNS = Path("runs/ablations")
@@ -66,7 +76,7 @@ ABLATIONS: dict[str, dict[str, str]] = {
 
 def runs() -> Path:
     """Where all is trained: another place when the weights that ship are others."""
-    return RUNS / f"{zoo.facts(RECIPE).sha256[:6]}-{zoo.facts(PURIFIER).sha256[:6]}"
+    return RUNS / weights_mark(RECIPE, PURIFIER)
 
 
 def purifier_of(name: str) -> Recipe | None:

@@ -22,7 +22,7 @@ from comdefend.training import load_recipe
 
 sys.path.insert(0, str(Path(__file__).parent))
 from measure import ROOT, THIRD_PARTY
-from withstood import ROBUST, measured, run_missing, trained, withstood, write_once
+from withstood import ROBUST, measured, run_missing, trained, weights_mark, withstood, write_once
 
 RESULTS = ROOT / "docs" / "results" / "gray-box"
 RUNS = Path("runs/gray-box")
@@ -85,7 +85,7 @@ def stem_of(pair: Pair) -> Path:
     """
     start = load_recipe(pair.classifier).classifier.start
     assert start is not None
-    return RUNS / f"{pair.classifier}-{zoo.facts(start).sha256[:6]}-{zoo.facts(pair.purifier).sha256[:6]}"
+    return RUNS / f"{pair.classifier}-{weights_mark(start, pair.purifier)}"
 
 
 def made_of(pair: Pair) -> dict[str, Any]:

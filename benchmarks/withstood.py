@@ -72,6 +72,11 @@ def withstood(
     return [result for report in reports for result in report.results]
 
 
+def weights_mark(*names: str) -> str:
+    """A part of a folder's name that is another when one of some weights that ship is another."""
+    return "-".join(zoo.facts(name).sha256[:6] for name in names)
+
+
 def measured(file: Path, made_of: Any) -> bool:
     """Whether a measurement whose results are in `file` came to its end, and is of what it would be of now:
     weights that ship, runs and settings, as its facts keep them under `made_of`.

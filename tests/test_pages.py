@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from comdefend import zoo
 from comdefend.atomic import write_json
 from comdefend.attacks import Norm
 from comdefend.data import ImageSet
@@ -406,6 +407,6 @@ def test_an_ablation_is_done_when_it_was_measured_with_the_settings_and_weights_
     assert not benchmark.done("whole")
     monkeypatch.undo()
     monkeypatch.setattr(benchmark, "RESULTS", tmp_path)
-    shipped = benchmark.zoo.facts(benchmark.RECIPE)
-    monkeypatch.setattr(benchmark.zoo, "facts", lambda _: replace(shipped, sha256="other weights"))
+    shipped = zoo.facts(benchmark.RECIPE)
+    monkeypatch.setattr(zoo, "facts", lambda _: replace(shipped, sha256="other weights"))
     assert not benchmark.done("whole")
