@@ -8,6 +8,7 @@ from typing import Any
 from pages import COLUMNS, by_column, cell, origin, table_of
 
 from comdefend.evaluation import Result, read_results
+from comdefend.evaluation.tables import change
 
 CHANGED = {
     "whole": "nothing",
@@ -33,7 +34,7 @@ CHANGED = {
 
 def table(folder: Path, changed: Mapping[str, str] = CHANGED) -> str:
     """A line for each part that was measured, with the columns that any of them has; `changed` are their
-    names, and what they change in words.
+    names, and what they change in words. Those after the first have the paired difference from it.
     """
     lines: list[tuple[str, str, dict[str, Result | None]]] = []
     made: list[dict[str, Any]] = []
@@ -50,5 +51,19 @@ def table(folder: Path, changed: Mapping[str, str] = CHANGED) -> str:
         return "Not run yet."
     columns = [column for column in COLUMNS if any(found[column] for _, _, found in lines)]
     most = max(found["clean"].n for _, _, found in lines if found["clean"])
-    rows = [(words, psnr, *(cell(found[c], most) for c in columns)) for words, psnr, found in lines]
+    whole = lines[0][2] if next(iter(changed.values())) == lines[0][0] else {}
+    rows = [
+        (words, psnr, *(_beside(found[c], whole.get(c) if number else None, most) for c in columns))
+        for number, (words, psnr, found) in enumerate(lines)
+    ]
     return "\n".join([*table_of(("changed", "PSNR", *columns), rows), "", origin(*made)])
+
+
+def _beside(result: Result | None, whole: Result | None, most: int) -> str:
+    """Accuracy, with the difference from what nothing was changed of, where there is such a result, and with
+    an interval of its own where there is none.
+    """
+    if result is None or whole is None:
+        return cell(result, most)
+    few = f" n={result.n}" if result.n < most else ""
+    return f"{100 * result.accuracy:.1f}, {change(result, whole)}{few}"

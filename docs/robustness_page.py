@@ -8,7 +8,7 @@ from pages import origin, table_of
 from comdefend.evaluation import Result, kept_results, wilson
 from comdefend.evaluation.checks import Check, made_at, read_checks
 from comdefend.evaluation.checks.probe import L2, tolerance
-from comdefend.evaluation.tables import both, caption, counted, label, percent, rows
+from comdefend.evaluation.tables import KNOWN, added, both, caption, counted, label, percent, rows
 from comdefend.evaluation.tables import defences as names_of_defences
 from comdefend.evaluation.worst_case import WORST, without_slow, worst_of
 
@@ -82,6 +82,36 @@ def summary(folder: Path) -> str:
     table = table_of(heads, lines)
     meant = [f"**{mark}** {said}  " for mark, said in MARKS.items() if any(mark in line for line in table)]
     return "\n".join([*table, *([""] if meant else []), *meant])
+
+
+def gains(folder: Path) -> str:
+    """What each purifier adds to the classifier behind it, of the same evaluation and image by image."""
+    lines = [
+        (title, defence, budget, *cells)
+        for name, title in EVALUATIONS.items()
+        for budget, defence, *cells in added(_results(folder, name))
+    ]
+    return "\n".join(table_of(("data and classifier", "defence", "epsilon", "clean", *KNOWN), lines))
+
+
+def beside(folder: Path) -> str:
+    """What each robust pair adds to its own classifier alone, and to adversarial training alone."""
+    lines = []
+    for kind in ("cifar10", "fashion-mnist"):
+        pair, trained = (_results(folder, f"{kind}-{name}") for name in ("robust", "adversarial"))
+        # Of a classifier alone the gray-box attacker knows all.
+        known = [
+            replace(r, threat_model=replace(r.threat_model, knowledge="gray-box"))
+            for r in trained if r.attack == WORST and r.threat_model
+        ]  # fmt: skip
+        own = [r for r in pair if r.defence != "none"]
+        for title, alone in (
+            ("its own classifier alone", [r for r in pair if r.defence == "none"]),
+            ("adversarial training alone", [*trained, *known]),
+        ):
+            for budget, defence, *cells in added([*own, *alone]):
+                lines.append((f"`{defence.rpartition('=')[2]}`", title, budget, *cells))
+    return "\n".join(table_of(("pair of", "beside", "epsilon", "clean", *KNOWN), lines))
 
 
 def rounding(folder: Path) -> str:

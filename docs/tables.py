@@ -183,6 +183,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "zoo": zoo_table,
     "pairs": pairs,
     "robustness-summary": lambda: robustness_page.summary(ROBUSTNESS),
+    "robustness-gains": lambda: robustness_page.gains(ROBUSTNESS),
+    "robustness-beside": lambda: robustness_page.beside(ROBUSTNESS),
     "robustness-rounding": lambda: robustness_page.rounding(ROBUSTNESS),
     "frontier": lambda: frontier_page.table(FRONTIER),
     "ablations": lambda: ablations_page.table(ABLATIONS),

@@ -19,6 +19,7 @@ from comdefend.evaluation import Result, read_results, wilson, write_results
 from comdefend.evaluation.checks import Check
 from comdefend.evaluation.checks.probe import L2
 from comdefend.evaluation.results import Knowledge, ThreatModel, pack
+from comdefend.evaluation.worst_case import worst_cases
 from comdefend.purifiers import JPEG
 from comdefend.training import load_recipe
 from tests.conftest import ROOT
@@ -112,6 +113,17 @@ def test_ablations_are_shown_in_their_order_with_and_without_a_purifier(
     assert whole.startswith("| nothing | 24.0 | 87.5 ")
     assert alone.startswith("| no purifier")
     assert alone.split("|")[2].strip() == "-"
+    assert alone.split("|")[3].split()[:2] == ["87.5,", "+0.0"]  # the difference from the whole
+
+
+def test_ablations_have_intervals_of_their_own_where_the_whole_was_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = load("ablations_page", monkeypatch)
+    (tmp_path / "one-cut.facts.json").write_text(json.dumps(MADE))
+    write_results(tmp_path / "one-cut.json", everything("own.safetensors", "comdefend"))
+    line = page.table(tmp_path).splitlines()[2]
+    assert line.startswith("| one cut, the paper's | - | 87.5 [")
 
 
 def test_ablations_have_the_columns_that_were_measured(
@@ -278,6 +290,26 @@ def test_an_evaluations_page_names_the_checks_that_fail(
         text = page.evaluation(tmp_path, "mine")
         assert f"With `--strict` this evaluation {strict}" in text
         assert ("| defence | check at 8/255 linf |  | found |" in text) == bool(checks)
+
+
+def test_what_purifiers_add_has_a_line_for_each_and_each_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = load("robustness_page", monkeypatch)
+    monkeypatch.setattr(page, "EVALUATIONS", {"mine": "Mine", "not-run": "Not run"})
+    made = []
+    for defence, right in (("none", 4), ("it", 3)):
+        threat = ThreatModel("linf", 8 / 255, "white-box")
+        made += [
+            result("c", defence, N),
+            result("c", defence, right, "pgd", threat_model=threat, protocol="fixed"),
+        ]
+    (tmp_path / "mine").mkdir()
+    write_results(tmp_path / "mine" / "results.json", [*made, *worst_cases(made)])
+    _, _, line = page.gains(tmp_path).splitlines()
+    cells = [cell.strip() for cell in line.split("|")[1:-1]]
+    assert cells[:3] == ["Mine", "it", "8/255 linf"]
+    assert [cell.split(" ")[0] for cell in cells[3:]] == ["+0.0", "", "-12.5"]
 
 
 def test_the_summary_marks_what_checks_doubt_and_what_autoattack_did_not_see(

@@ -648,7 +648,10 @@ def test_the_report_holds_the_checks(classifier: nn.Module, sample: ImageSet, tm
     assert [round(255 * epsilon) for epsilon, _ in curve.curve] == [1, 2, 4, 8, 16, 32, 64, 128]
     assert curve.images == 12
     assert (tmp_path / "curves.png").is_file()
-    for text in ("Checks of the evaluation", "Worst case over all attacks", 'class="fail"', "white-box"):
+    for text in (
+        "Checks of the evaluation", "Worst case over all attacks", "What the defence adds", 'class="fail"',
+        "white-box",
+    ):  # fmt: skip
         assert text in page
     assert "Not tried" not in page
     assert {c["name"] for c in json.loads(paths["checks"].read_text())} == ALWAYS

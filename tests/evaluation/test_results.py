@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comdefend.errors import RequestError
-from comdefend.evaluation import Result, ThreatModel, keep_results, read_results, wilson, write_results
+from comdefend.evaluation import (
+    Result,
+    ThreatModel,
+    keep_results,
+    paired_difference,
+    read_results,
+    wilson,
+    write_results,
+)
 from comdefend.evaluation.results import pack, unpack
 
 
@@ -25,6 +33,48 @@ def test_wilson_matches_published_values() -> None:
     """Newcombe (1998), table I: 81 of 263 and 0 of 20."""
     assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
     assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+
+
+def one(right: str, **settings: object) -> Result:
+    """`right` has a 1 for each image that is."""
+    mask = torch.tensor([image == "1" for image in right])
+    found = Result("d", "c", "none", "none", len(right), int(mask.sum()), right=pack(mask))
+    return replace(found, **settings)  # type: ignore[arg-type]
+
+
+def test_a_paired_difference_counts_the_images_that_differ() -> None:
+    better = one("1" * 9 + "0" + "1" * 10 + "0" * 20)
+    worse = one("0" * 9 + "1" + "1" * 10 + "0" * 20)
+    gained, (low, high) = paired_difference(better, worse)
+    assert gained == pytest.approx(8 / 40)
+    # Agresti and Min's formula by hand: (9 - 1) / 42, and the root of (9 + 1 + 1) - 8 * 8 / 42 over 42.
+    assert (low, high) == pytest.approx((8 / 42 - 1.96 * 3.0783 / 42, 8 / 42 + 1.96 * 3.0783 / 42), abs=1e-4)
+    assert paired_difference(worse, better)[1] == pytest.approx((-high, -low))
+    # Two accuracies of 47.5 % and 27.5 % on forty images have intervals that overlap.
+    assert low > 0
+    assert wilson(better.correct, 40)[0] < wilson(worse.correct, 40)[1]
+    assert paired_difference(better, worse, first=9)[0] == 1
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=400))
+def test_the_interval_of_a_difference_holds_it_and_stays_in_range(pairs: list[tuple[bool, bool]]) -> None:
+    first, second = (one("".join(str(int(pair[k])) for pair in pairs)) for k in (0, 1))
+    gained, (low, high) = paired_difference(first, second)
+    assert gained == pytest.approx(first.accuracy - second.accuracy, abs=1e-6)
+    assert -1 <= low <= gained <= high <= 1
+    assert low < high
+
+
+def test_a_difference_of_random_defences_is_of_their_shares() -> None:
+    shares = torch.tensor([1, 0.5, 0.25, 0])
+    random = replace(one("1100"), right=pack(shares, 4), stochastic=True)
+    assert paired_difference(random, one("0000"))[0] == pytest.approx(1.75 / 4)
+
+
+@pytest.mark.parametrize("other", [one("11"), one("111", data="e"), one("111", seed=1)])
+def test_a_difference_of_other_images_is_refused(other: Result) -> None:
+    with pytest.raises(ValueError, match="the same images"):
+        paired_difference(one("110"), other)
 
 
 def test_results_come_back_from_their_file(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from comdefend.evaluation import Report, Result, ThreatModel
 from comdefend.evaluation.results import Knowledge, pack, unpack
-from comdefend.evaluation.tables import counted, headlines
+from comdefend.evaluation.tables import added, counted, headlines
 from comdefend.evaluation.worst_case import WORST, worst_cases
 
 BUDGET = 8 / 255
@@ -70,3 +70,26 @@ def test_what_slow_attacks_saw_is_told_apart_from_the_rest() -> None:
     assert counted(worst, [clean]).endswith("; 20.0 [13.3, 28.9] n=100")
     (alone,) = worst_cases([clean, quick, estimate, trial])
     assert alone.every is None
+
+
+def test_what_a_defence_adds_is_told_image_by_image() -> None:
+    def made(defence: str, count: int, correct: int, attack: str, knowledge: Knowledge | None) -> Result:
+        model = ThreatModel("linf", BUDGET, knowledge) if knowledge else None
+        mask = torch.arange(count) < correct
+        return Result("d", "c", defence, attack, count, correct, model, right=pack(mask))
+
+    results = [
+        made("none", 200, 180, "none", None), made("p", 200, 170, "none", None),
+        made("none", 200, 90, "pgd", "gray-box"), made("p", 100, 90, "pgd", "gray-box"),
+        made("none", 200, 80, "pgd", "white-box"), made("p", 200, 90, "pgd", "white-box"),
+        made("none", 100, 70, "autoattack", "white-box"), made("p", 100, 50, "autoattack", "white-box"),
+    ]  # fmt: skip
+    (line,) = added([*results, *worst_cases(results)])
+    budget, defence, clean, gray_box, white_box = line
+    assert (budget, defence, gray_box) == ("8/255 linf", "p", "")  # of other images
+    assert clean.startswith("-5.0 [-8.")
+    of_all, few = white_box.split("; ")
+    assert of_all.startswith("-10.0 [")  # 70 and 50 of 200
+    assert few.startswith("-20.0 [")
+    assert few.endswith(" n=100")
+    assert added([r for r in results if r.defence == "p"]) == []

@@ -12,16 +12,16 @@ from comdefend.evaluation.evaluate import Report
 from comdefend.evaluation.plots import accuracy_plot, as_data_uri, as_png, curve_plot, example_plot
 from comdefend.evaluation.results import Result, read_results, write_results
 from comdefend.evaluation.tables import (
+    ADDED,
     HEADINGS,
     KNOWN,
+    added,
     both,
     card,
-    counted,
     defences,
-    headlines,
     label,
-    percent,
     rows,
+    worst_lines,
 )
 from comdefend.evaluation.worst_case import WORST
 
@@ -157,18 +157,16 @@ not others broke them, too.</p>
 
 
 def _headlines(results: Sequence[Result]) -> str:
-    """The worst case over all attacks, side by side for each attacker."""
-    found = headlines(results)
-    if not found:
-        return ""
-    lines = [
-        [
-            line.budget, label(line.defence), percent(line.clean),
-            *(counted(line.worst[k], results) if k in line.worst else "" for k in KNOWN),
-        ]
-        for line in found
-    ]  # fmt: skip
-    return "<h2>Worst case over all attacks</h2>" + _table(["epsilon", "defence", "clean", *KNOWN], lines, 2)
+    """The worst case over all attacks, side by side for each attacker, and what defences add there."""
+    worst, gains = worst_lines(results), added(results)
+    headings = ["epsilon", "defence", "clean", *KNOWN]
+    found = f"<h2>Worst case over all attacks</h2>{_table(headings, worst, 2)}" if worst else ""
+    if gains:
+        found += f"""<h2>{ADDED}</h2>
+<p>On the same images, with 95 % intervals of the paired difference: where one holds 0, these images do not
+tell whether the defence helps.</p>
+{_table(headings, gains, 2)}"""
+    return found
 
 
 def _checks(checks: Sequence[Check]) -> str:

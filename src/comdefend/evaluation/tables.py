@@ -12,7 +12,7 @@ from rich.text import Text
 
 from comdefend.evaluation.checks import Check, made_at
 from comdefend.evaluation.judge import REPEATS
-from comdefend.evaluation.results import KNOWLEDGE, Result, wilson
+from comdefend.evaluation.results import KNOWLEDGE, Result, paired_difference, wilson
 from comdefend.evaluation.worst_case import WORST
 
 
@@ -86,6 +86,22 @@ def percent(result: Result) -> str:
     return f"{100 * result.accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
+def change(result: Result, reference: Result) -> str:
+    """By how many points a result is above another of the same images, with its interval; after a semicolon
+    the same of the images alone that slow attacks saw in both, where they saw fewer.
+    """
+    found = _points(*paired_difference(result, reference))
+    if result.every is None or reference.every is None:
+        return found
+    count = min(result.every[0], reference.every[0])
+    return f"{found}; {_points(*paired_difference(result, reference, first=count))} n={count}"
+
+
+def _points(difference: float, interval: tuple[float, float]) -> str:
+    low, high = interval
+    return f"{100 * difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
 def card(results: Sequence[Result]) -> dict[str, str]:
     """The threat model of results in words, by heading: no table of them is to be shown without it."""
     first = results[0]
@@ -155,6 +171,7 @@ def shown(
 ) -> list[RenderableType]:
     """All that a terminal of `width` characters shows of an evaluation: the headline first."""
     found: list[RenderableType] = [headline_table(results)] if headlines(results) else []
+    found += [added_table(results)] if added(results) else []
     found += [check_table(checks)] if checks else []
     found += terminal_tables(results, width=width)
     return [*found, *(Text(line, style="dim") for line in (*caption(results), *notes))]
@@ -216,14 +233,56 @@ _ATTACK, _CELL = 20, 17
 
 def headline_table(results: Sequence[Result]) -> Table:
     """The worst case over all attacks, for each attacker."""
-    table = Table(title="Worst case over all attacks, accuracy in %")
-    for heading in ("epsilon", "defence", "clean", *KNOWN):
-        table.add_column(heading, justify="left" if heading in ("epsilon", "defence") else "right")
-    for line in headlines(results):
-        table.add_row(
+    return _beside("Worst case over all attacks, accuracy in %", worst_lines(results))
+
+
+def worst_lines(results: Sequence[Result]) -> list[tuple[str, ...]]:
+    """Budget, defence, accuracy without an attack, and in the worst case of each attacker."""
+    return [
+        (
             line.budget, label(line.defence), percent(line.clean),
             *(counted(line.worst[k], results) if k in line.worst else "" for k in KNOWN),
-        )  # fmt: skip
+        )
+        for line in headlines(results)
+    ]  # fmt: skip
+
+
+ADDED = "What the defence adds to the undefended classifier, in points"
+"""The title of `added`."""
+
+
+def added(results: Sequence[Result]) -> list[tuple[str, ...]]:
+    """For each headline of a defence: budget, defence, and by how many points its accuracy is above that of
+    the classifier with nothing in front of it, clean and in the worst case of each attacker, image by image.
+    Empty where one of the two was not attacked, or not on as many images.
+    """
+    lines = headlines(results)
+    bare = {line.budget: line for line in lines if line.defence == "none"}
+    found: list[tuple[str, ...]] = []
+    for line in lines:
+        if line.defence == "none" or line.budget not in bare:
+            continue
+        without = bare[line.budget]
+        cells = [change(line.clean, without.clean)]
+        for knowledge in KNOWN:
+            its, other = line.worst.get(knowledge), without.worst.get(knowledge)
+            cells.append(change(its, other) if its and other and its.n == other.n else "")
+        found.append((line.budget, label(line.defence), *cells))
+    return found
+
+
+def added_table(results: Sequence[Result]) -> Table:
+    """The same as a table, with paired 95 % intervals."""
+    return _beside(f"{ADDED} (95 % paired)", added(results))
+
+
+def _beside(title: str, lines: Sequence[Sequence[str]]) -> Table:
+    """Numbers of each attacker beside those without an attack."""
+    table = Table(title=title)
+    for heading in ("epsilon", "defence", "clean", *KNOWN):
+        table.add_column(heading, justify="left" if heading in ("epsilon", "defence") else "right")
+    for line in lines:
+        table.add_row(*line)
     return table
 
 
