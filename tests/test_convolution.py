@@ -18,7 +18,7 @@ GRAIN = 2.0**-8
 
 @pytest.fixture
 def without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convolution, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(convolution, "HAS_BFLOAT16", False)
 
 
 def convolved_in(network: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> set[torch.dtype]:
@@ -43,9 +43,9 @@ def test_purifiers_convolve_in_float32_where_the_processor_has_no_bfloat16(
 ) -> None:
     purifier = load_purifier(reference, channels=3, data="cifar10", dtype="bfloat16")
     images = torch.rand(1, 3, 32, 32)
-    monkeypatch.setattr(convolution, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(convolution, "HAS_BFLOAT16", False)
     assert convolved_in(purifier, images, monkeypatch) == {torch.float32}
-    monkeypatch.setattr(convolution, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(convolution, "HAS_BFLOAT16", True)
     assert convolved_in(purifier, images, monkeypatch) == {torch.bfloat16}
 
 
@@ -69,7 +69,7 @@ def test_it_is_one_rounding_away_from_the_exact_sums(
     layer = Conv2d(channels, 5, size, stride=stride, padding=size // 2, bias=bias).bfloat16()
     images = torch.rand(2, channels, 6, 7).bfloat16()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convolution, "has_bfloat16", lambda: False)
+        patch.setattr(convolution, "HAS_BFLOAT16", False)
         found = layer(images)
     exact = layer.double()(images.double())
     assert found.dtype == torch.bfloat16
@@ -106,7 +106,15 @@ def test_a_purifier_answers_the_same_whatever_the_processor_has(monkeypatch: pyt
     purifier = load_purifier("comdefend:weights=cifar10-robust", dtype="bfloat16")
     found = []
     for has in (True, False):
-        monkeypatch.setattr(convolution, "has_bfloat16", lambda has=has: has)
+        monkeypatch.setattr(convolution, "HAS_BFLOAT16", has)
         found.append(purifier(images))
     assert (found[0] - found[1]).abs().mean() < 1 / 255
     assert not torch.equal(found[0], purifier(1 - images))
+
+
+def test_torch_compile_traces_it_without_a_break() -> None:
+    torch.manual_seed(0)
+    layer = Conv2d(3, 4, 3).bfloat16()
+    images = torch.rand(1, 3, 8, 8).bfloat16()
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(images), layer(images))

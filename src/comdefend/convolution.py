@@ -5,6 +5,9 @@ from torch import Tensor, nn
 
 from comdefend.device import has_bfloat16
 
+HAS_BFLOAT16 = has_bfloat16()
+"""Of this processor. Asked once: `torch.compile` cannot trace the question, but reads the answer."""
+
 
 class Conv2d(nn.Conv2d):
     """`torch.nn.Conv2d`, but for how a processor without bfloat16 computes with weights in it.
@@ -19,7 +22,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         narrow = input.dtype == self.weight.dtype == torch.bfloat16
-        if not narrow or input.device.type != "cpu" or has_bfloat16():
+        if not narrow or input.device.type != "cpu" or HAS_BFLOAT16:
             return super().forward(input)
         bias = None if self.bias is None else self.bias.float()
         sums: Tensor = self._conv_forward(input.float(), self.weight.float(), bias)
