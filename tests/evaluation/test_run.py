@@ -6,6 +6,7 @@ from typing import Any
 
 from comdefend.data import ImageSet
 from comdefend.evaluation import Report, Result, evaluate, read_results, write_results
+from comdefend.evaluation.results import Knowledge
 from tests.conftest import TinyClassifier
 
 BUDGET = 8 / 255
@@ -47,3 +48,26 @@ def test_a_cell_asked_for_twice_is_counted_once(sample: ImageSet) -> None:
         attacks=["fgsm", "fgsm"], epsilons=[0.1, 0.1], protocols=["fixed"], limit=6,
     )  # fmt: skip
     assert [(r.attack, r.defence, r.n) for r in made.results] == [("none", "none", 6), ("fgsm", "none", 6)]
+
+
+def test_an_attack_on_the_bare_classifier_is_run_once_for_all_who_know_it(sample: ImageSet) -> None:
+    def run(*knowledge: Knowledge) -> tuple[list[str], list[Result]]:
+        titles: list[str] = []
+        report = evaluate(
+            TinyClassifier(classes=10).eval(), "feature-squeezing", data=sample, attacks=["fgsm", "pgd"],
+            knowledge=knowledge, protocols=["fixed"], epsilons=[BUDGET], limit=12, checks=False, examples=0,
+            progress=lambda _, __, text: titles.append(text),
+        )  # fmt: skip
+        bare = [r for r in report.results if r.defence == "none" and r.knowledge == "white-box"]
+        return titles, [r for r in bare if r.attack == "fgsm"]
+
+    both, (shared,) = run("gray-box", "white-box")
+    alone, (own,) = run("white-box")
+    assert (shared.right, shared.rounded_right, shared.mode) == (own.right, own.rounded_right, own.mode)
+    assert (shared.settings, shared.fingerprint) == (own.settings, own.fingerprint)
+
+    def of(titles: list[str], attack: str) -> int:
+        return sum(title.startswith(f"white-box: {attack}") and "autograd" in title for title in titles)
+
+    assert of(alone, "fgsm") > of(both, "fgsm")
+    assert of(alone, "pgd") == of(both, "pgd")  # with more losses, which the gray-box attacker did not try

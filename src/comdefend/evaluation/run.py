@@ -10,7 +10,7 @@ from comdefend.attacks.iterative import EARLY
 from comdefend.evaluation.fingerprint import answers, digest, fingerprint, surroundings
 from comdefend.evaluation.judge import Example, Judge, Situation
 from comdefend.evaluation.results import Result
-from comdefend.purifiers import Purifier, is_ours
+from comdefend.purifiers import Identity, Purifier, is_ours
 
 Progress = Callable[[int, int, str], None]
 """Called with (steps done, steps in all, what is under way)."""
@@ -76,6 +76,15 @@ class Run:
         if len(kept) == len(prints):
             self.done += self.judge.batch_count(situation.limit)
             self.reused = True
+        elif twin := self._of_who_knew_less(situation):
+            self.done += self.judge.batch_count(situation.limit)
+            (print_,) = prints.values()
+            kept = [
+                replace(
+                    twin, threat_model=situation.threat_model, mode=situation.mode, draws=situation.draws,
+                    fingerprint=print_,
+                )
+            ]  # fmt: skip
         else:
             outcome = self.judge.run(situation, examples=self.examples, step=self._step)
             kept = [
@@ -88,6 +97,30 @@ class Run:
         self.results += kept
         if self.keep:
             self.keep(self.results)
+
+    def _of_who_knew_less(self, situation: Situation) -> Result | None:
+        """What the same attack left of the bare classifier for the gray-box attacker, who knew all that there
+        is to know of that: an AutoAttack that need not be run twice.
+        """
+        threat = situation.threat_model
+        if (
+            threat is None
+            or threat.knowledge != "white-box"
+            or situation.mode != "autograd"
+            or situation.trial
+        ):
+            return None
+        (name,) = situation.defences
+        if type(self.judge.defences[name]) is not Identity:
+            return None
+        for other, results in self.found.items():
+            if (
+                other.threat_model == replace(threat, knowledge="gray-box")
+                and (other.attack, other.limit, other.source) == (situation.attack, situation.limit, "")
+                and name in other.defences
+            ):
+                return results[other.defences.index(name)]
+        return None
 
     def _signed(self, result: Result, title: str) -> Result:
         """A result, new or kept, with what the fingerprint says without telling it."""
