@@ -53,17 +53,17 @@ def table(folder: Path, changed: Mapping[str, str] = CHANGED) -> str:
     most = max(found["clean"].n for _, _, found in lines if found["clean"])
     whole = lines[0][2] if next(iter(changed.values())) == lines[0][0] else {}
     rows = [
-        (words, psnr, *(_beside(found[c], whole.get(c) if number else None, most) for c in columns))
+        (words, psnr, *(_with_change(found[c], whole.get(c) if number else None, most) for c in columns))
         for number, (words, psnr, found) in enumerate(lines)
     ]
     return "\n".join([*table_of(("changed", "PSNR", *columns), rows), "", origin(*made)])
 
 
-def _beside(result: Result | None, whole: Result | None, most: int) -> str:
-    """Accuracy, with the difference from what nothing was changed of, where there is such a result, and with
-    an interval of its own where there is none.
+def _with_change(result: Result | None, whole: Result | None, most: int) -> str:
+    """Accuracy, with the difference from what nothing was changed of, where there is such a result of as many
+    images, and with an interval of its own where there is none.
     """
-    if result is None or whole is None:
+    if result is None or whole is None or result.n != whole.n:
         return cell(result, most)
     few = f" n={result.n}" if result.n < most else ""
     return f"{100 * result.accuracy:.1f}, {change(result, whole)}{few}"

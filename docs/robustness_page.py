@@ -1,5 +1,6 @@
 """The tables of docs/robustness.md, from what benchmarks/robustness.py left."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,8 +53,8 @@ def summary(folder: Path) -> str:
     )  # fmt: skip
     lines = []
     found = {name: _results(folder, name) for name in EVALUATIONS}
-    checked = {name: read_checks(folder / name / "checks.json") for name in EVALUATIONS}
-    twice = {c.name.removesuffix(L2) for checks in checked.values() for c in checks if c.name.endswith(L2)}
+    checked = _checks(folder)
+    twice = _made_twice(checked)
     for name, title in EVALUATIONS.items():
         results = found[name]
         clean = {r.defence: r for r in results if r.threat_model is None}
@@ -86,15 +87,22 @@ def summary(folder: Path) -> str:
 
 def gains(folder: Path) -> str:
     """What each purifier adds to the classifier behind it, of the same evaluation and image by image."""
-    lines = [
-        (title, defence, budget, *cells)
-        for name, title in EVALUATIONS.items()
-        for budget, defence, *cells in added(_results(folder, name))
-    ]
+    lines = []
+    checked = _checks(folder)
+    for name, title in EVALUATIONS.items():
+        results = _results(folder, name)
+        clean = {label(r.defence): r for r in results if r.threat_model is None}
+        for budget, defence, *cells in added(results):
+            before = clean[defence]
+            own = [r for r in results if r.defence == before.defence and r.threat_model and r.attack != WORST]
+            its = [c for c in checked[name] if c.defence == before.defence]
+            if cells[-1]:
+                cells[-1] += _marks(before, own, its, budget.split()[-1], _made_twice(checked))
+            lines.append((title, defence, budget, *cells))
     return "\n".join(table_of(("data and classifier", "defence", "epsilon", "clean", *KNOWN), lines))
 
 
-def beside(folder: Path) -> str:
+def pairs_compared(folder: Path) -> str:
     """What each robust pair adds to its own classifier alone, and to adversarial training alone."""
     lines = []
     for kind in ("cifar10", "fashion-mnist"):
@@ -181,6 +189,16 @@ def _slow_found_more(clean: Result, made: list[Result]) -> bool:
         return False
     count, before, after = without_slow(clean, within, worst)
     return before - after > tolerance(count, random=False)
+
+
+def _checks(folder: Path) -> dict[str, list[Check]]:
+    """Of each evaluation, by its name."""
+    return {name: read_checks(folder / name / "checks.json") for name in EVALUATIONS}
+
+
+def _made_twice(checked: Mapping[str, Sequence[Check]]) -> set[str]:
+    """The names of checks that are made for each norm by itself."""
+    return {c.name.removesuffix(L2) for checks in checked.values() for c in checks if c.name.endswith(L2)}
 
 
 def _results(folder: Path, name: str) -> list[Result]:

@@ -184,7 +184,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "pairs": pairs,
     "robustness-summary": lambda: robustness_page.summary(ROBUSTNESS),
     "robustness-gains": lambda: robustness_page.gains(ROBUSTNESS),
-    "robustness-beside": lambda: robustness_page.beside(ROBUSTNESS),
+    "pairs-compared": lambda: robustness_page.pairs_compared(ROBUSTNESS),
     "robustness-rounding": lambda: robustness_page.rounding(ROBUSTNESS),
     "frontier": lambda: frontier_page.table(FRONTIER),
     "ablations": lambda: ablations_page.table(ABLATIONS),

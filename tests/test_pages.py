@@ -306,10 +306,12 @@ def test_what_purifiers_add_has_a_line_for_each_and_each_budget(
         ]
     (tmp_path / "mine").mkdir()
     write_results(tmp_path / "mine" / "results.json", [*made, *worst_cases(made)])
+    write_json(tmp_path / "mine" / "checks.json", [asdict(Check("it", "twice the steps", "fail", "", ""))])
     _, _, line = page.gains(tmp_path).splitlines()
     cells = [cell.strip() for cell in line.split("|")[1:-1]]
     assert cells[:3] == ["Mine", "it", "8/255 linf"]
     assert [cell.split(" ")[0] for cell in cells[3:]] == ["+0.0", "", "-12.5"]
+    assert cells[-1].endswith(" † ‡")
 
 
 def test_the_summary_marks_what_checks_doubt_and_what_autoattack_did_not_see(

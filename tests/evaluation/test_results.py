@@ -68,13 +68,25 @@ def test_the_interval_of_a_difference_holds_it_and_stays_in_range(pairs: list[tu
 def test_a_difference_of_random_defences_is_of_their_shares() -> None:
     shares = torch.tensor([1, 0.5, 0.25, 0])
     random = replace(one("1100"), right=pack(shares, 4), stochastic=True)
-    assert paired_difference(random, one("0000"))[0] == pytest.approx(1.75 / 4)
+    gained, (low, high) = paired_difference(random, one("0000"))
+    assert gained == pytest.approx(1.75 / 4)
+    assert (low + high) / 2 == pytest.approx(1.75 / 6)
+    # The squares of the shares, and one for what is added.
+    assert (high - low) / 2 == pytest.approx(
+        1.96 * (1 + 0.25 + 0.0625 + 1 - 1.75**2 / 6) ** 0.5 / 6, abs=1e-4
+    )
 
 
 @pytest.mark.parametrize("other", [one("11"), one("111", data="e"), one("111", seed=1)])
-def test_a_difference_of_other_images_is_refused(other: Result) -> None:
+@pytest.mark.parametrize("first", [None, 2])
+def test_a_difference_of_other_images_is_refused(other: Result, first: int | None) -> None:
     with pytest.raises(ValueError, match="the same images"):
-        paired_difference(one("110"), other)
+        paired_difference(one("110"), other, first=first)
+
+
+def test_a_difference_of_results_without_their_images_is_refused() -> None:
+    with pytest.raises(ValueError, match="which images were right"):
+        paired_difference(one("110"), replace(one("110"), right=""))
 
 
 def test_results_come_back_from_their_file(tmp_path: Path) -> None:

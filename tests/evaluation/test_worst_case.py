@@ -93,3 +93,6 @@ def test_what_a_defence_adds_is_told_image_by_image() -> None:
     assert few.startswith("-20.0 [")
     assert few.endswith(" n=100")
     assert added([r for r in results if r.defence == "p"]) == []
+    # Where slow attacks were given all images of one, what they were given of the other counts.
+    (line,) = added([*results[:7], *worst_cases(results[:7])])
+    assert line[-1].split("; ")[1].endswith(" n=100")

@@ -163,8 +163,9 @@ def _headlines(results: Sequence[Result]) -> str:
     found = f"<h2>Worst case over all attacks</h2>{_table(headings, worst, 2)}" if worst else ""
     if gains:
         found += f"""<h2>{ADDED}</h2>
-<p>On the same images, with 95 % intervals of the paired difference: where one holds 0, these images do not
-tell whether the defence helps.</p>
+<p>On the same images, with 95 % intervals of the paired difference: where that holds 0, these images do not
+tell whether the defence helps. The first number is of all images, as if slow attacks had broken none of those
+that they were not given; what follows a semicolon is of those alone that they were given.</p>
 {_table(headings, gains, 2)}"""
     return found
 

@@ -243,13 +243,16 @@ def paired_difference(
     same about the images takes no part in it. The interval is Wald's after half an image was added to each of
     the four outcomes (Agresti and Min, 2005, "Simple improved confidence intervals for comparing matched
     proportions"), with shares of draws in place of 0 and 1 for what is random. Raises `ValueError` where the
-    images are others.
+    images are others, as far as data, seed and number tell, or where a result does not say which were right.
     """
-    images = [(r.data, r.seed, r.n if first is None else min(first, r.n)) for r in (result, reference)]
+    images = [(r.data, r.seed, r.n) for r in (result, reference)]
     if images[0] != images[1]:
         raise ValueError(f"a difference is of the same images, not of {images[0]} and {images[1]}")
-    n = images[0][2]
-    differences = (result.shares[:n] - reference.shares[:n]).double()
+    shares = [r.shares for r in (result, reference)]
+    if any(len(s) != result.n for s in shares):
+        raise ValueError("a difference needs to know which images were right, and a result does not say so")
+    n = result.n if first is None else min(first, result.n)
+    differences = (shares[0][:n] - shares[1][:n]).double()
     gained = float(differences.sum())
     centre = gained / (n + 2)
     spread = Z95 * math.sqrt(float(differences.square().sum()) + 1 - gained * gained / (n + 2)) / (n + 2)

@@ -1,6 +1,6 @@
 """The situations of one evaluation, one after the other, with what is kept of each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -76,15 +76,9 @@ class Run:
         if len(kept) == len(prints):
             self.done += self.judge.batch_count(situation.limit)
             self.reused = True
-        elif twin := self._of_who_knew_less(situation):
+        elif twin := self._by_who_knew_less(situation):
             self.done += self.judge.batch_count(situation.limit)
-            (print_,) = prints.values()
-            kept = [
-                replace(
-                    twin, threat_model=situation.threat_model, mode=situation.mode, draws=situation.draws,
-                    fingerprint=print_,
-                )
-            ]  # fmt: skip
+            kept = [self._taken_over(twin, situation, prints)]
         else:
             outcome = self.judge.run(situation, examples=self.examples, step=self._step)
             kept = [
@@ -98,29 +92,40 @@ class Run:
         if self.keep:
             self.keep(self.results)
 
-    def _of_who_knew_less(self, situation: Situation) -> Result | None:
-        """What the same attack left of the bare classifier for the gray-box attacker, who knew all that there
-        is to know of that: an AutoAttack that need not be run twice.
+    def _by_who_knew_less(self, situation: Situation) -> Situation | None:
+        """The same attack on the bare classifier by the gray-box attacker, who knew all that there is to know
+        of that: an AutoAttack that need not be run twice.
         """
         threat = situation.threat_model
-        if (
-            threat is None
-            or threat.knowledge != "white-box"
-            or situation.mode != "autograd"
-            or situation.trial
-        ):
+        if threat is None or threat.knowledge != "white-box" or situation.mode != "autograd":
             return None
         (name,) = situation.defences
         if type(self.judge.defences[name]) is not Identity:
             return None
-        for other, results in self.found.items():
+        for other in self.found:
             if (
                 other.threat_model == replace(threat, knowledge="gray-box")
                 and (other.attack, other.limit, other.source) == (situation.attack, situation.limit, "")
                 and name in other.defences
             ):
-                return results[other.defences.index(name)]
+                return other
         return None
+
+    def _taken_over(self, twin: Situation, situation: Situation, prints: Mapping[str, str]) -> Result:
+        """The result of the only defence of a situation from one that made the same images, with their
+        picture.
+        """
+        (name,) = situation.defences
+        if twin in self.examples_of:
+            seen = self.examples_of[twin]
+            self.examples_of[situation] = replace(
+                seen, title=situation.title, purified={name: seen.purified[name]}, codes={},
+                predictions={name: seen.predictions[name]},
+            )  # fmt: skip
+        return replace(
+            self.found[twin][twin.defences.index(name)], threat_model=situation.threat_model,
+            mode=situation.mode, draws=situation.draws, fingerprint=prints[name],
+        )  # fmt: skip
 
     def _signed(self, result: Result, title: str) -> Result:
         """A result, new or kept, with what the fingerprint says without telling it."""

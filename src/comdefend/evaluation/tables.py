@@ -91,9 +91,9 @@ def change(result: Result, reference: Result) -> str:
     the same of the images alone that slow attacks saw in both, where they saw fewer.
     """
     found = _points(*paired_difference(result, reference))
-    if result.every is None or reference.every is None:
+    count = min(r.every[0] if r.every else r.n for r in (result, reference))
+    if count == result.n:
         return found
-    count = min(result.every[0], reference.every[0])
     return f"{found}; {_points(*paired_difference(result, reference, first=count))} n={count}"
 
 
@@ -233,7 +233,7 @@ _ATTACK, _CELL = 20, 17
 
 def headline_table(results: Sequence[Result]) -> Table:
     """The worst case over all attacks, for each attacker."""
-    return _beside("Worst case over all attacks, accuracy in %", worst_lines(results))
+    return _attackers_table("Worst case over all attacks, accuracy in %", worst_lines(results))
 
 
 def worst_lines(results: Sequence[Result]) -> list[tuple[str, ...]]:
@@ -273,10 +273,10 @@ def added(results: Sequence[Result]) -> list[tuple[str, ...]]:
 
 def added_table(results: Sequence[Result]) -> Table:
     """The same as a table, with paired 95 % intervals."""
-    return _beside(f"{ADDED} (95 % paired)", added(results))
+    return _attackers_table(f"{ADDED} (95 % paired)", added(results))
 
 
-def _beside(title: str, lines: Sequence[Sequence[str]]) -> Table:
+def _attackers_table(title: str, lines: Sequence[Sequence[str]]) -> Table:
     """Numbers of each attacker beside those without an attack."""
     table = Table(title=title)
     for heading in ("epsilon", "defence", "clean", *KNOWN):
