@@ -89,6 +89,7 @@ def gains(folder: Path) -> str:
     """What each purifier adds to the classifier behind it, of the same evaluation and image by image."""
     lines = []
     checked = _checks(folder)
+    twice = _made_twice(checked)
     for name, title in EVALUATIONS.items():
         results = _results(folder, name)
         clean = {label(r.defence): r for r in results if r.threat_model is None}
@@ -97,7 +98,7 @@ def gains(folder: Path) -> str:
             own = [r for r in results if r.defence == before.defence and r.threat_model and r.attack != WORST]
             its = [c for c in checked[name] if c.defence == before.defence]
             if cells[-1]:
-                cells[-1] += _marks(before, own, its, budget.split()[-1], _made_twice(checked))
+                cells[-1] += _marks(before, own, its, budget.split()[-1], twice)
             lines.append((title, defence, budget, *cells))
     return "\n".join(table_of(("data and classifier", "defence", "epsilon", "clean", *KNOWN), lines))
 
