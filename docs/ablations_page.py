@@ -8,7 +8,6 @@ from typing import Any
 from pages import COLUMNS, by_column, cell, origin, table_of
 
 from comdefend.evaluation import Result, read_results
-from comdefend.evaluation.tables import change
 
 CHANGED = {
     "whole": "nothing",
@@ -38,32 +37,24 @@ def table(folder: Path, changed: Mapping[str, str] = CHANGED) -> str:
     """
     lines: list[tuple[str, str, dict[str, Result | None]]] = []
     made: list[dict[str, Any]] = []
-    for name, words in changed.items():
+    whole: dict[str, Result | None] = {}
+    for number, (name, words) in enumerate(changed.items()):
         facts_file = folder / f"{name}.facts.json"
         if not facts_file.is_file():
             continue
         facts = json.loads(facts_file.read_text())
         results = read_results(folder / f"{name}.json")
         found = by_column(results)
+        if number == 0:
+            whole = found
         lines.append((words, f"{facts['psnr']:.1f}" if "psnr" in facts else "-", found))
         made += map(vars, results)
     if not made:
         return "Not run yet."
     columns = [column for column in COLUMNS if any(found[column] for _, _, found in lines)]
     most = max(found["clean"].n for _, _, found in lines if found["clean"])
-    whole = lines[0][2] if next(iter(changed.values())) == lines[0][0] else {}
     rows = [
-        (words, psnr, *(_with_change(found[c], whole.get(c) if number else None, most) for c in columns))
-        for number, (words, psnr, found) in enumerate(lines)
+        (words, psnr, *(cell(found[c], most, None if found is whole else whole.get(c)) for c in columns))
+        for words, psnr, found in lines
     ]
     return "\n".join([*table_of(("changed", "PSNR", *columns), rows), "", origin(*made)])
-
-
-def _with_change(result: Result | None, whole: Result | None, most: int) -> str:
-    """Accuracy, with the difference from what nothing was changed of, where there is such a result of as many
-    images, and with an interval of its own where there is none.
-    """
-    if result is None or whole is None or result.n != whole.n:
-        return cell(result, most)
-    few = f" n={result.n}" if result.n < most else ""
-    return f"{100 * result.accuracy:.1f}, {change(result, whole)}{few}"

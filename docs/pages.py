@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from comdefend.evaluation import Result
-from comdefend.evaluation.tables import percent
+from comdefend.evaluation.tables import change, percent
 from comdefend.evaluation.worst_case import WORST, worst_of
 
 BUDGETS = (2, 4, 8, 16)
@@ -84,8 +84,13 @@ def by_column(results: list[Result]) -> dict[str, Result | None]:
     return dict(zip(COLUMNS, found, strict=True))
 
 
-def cell(result: Result | None, most: int) -> str:
-    """Accuracy with its interval; how many images, where others had more (`most`)."""
+def cell(result: Result | None, most: int, whole: Result | None = None) -> str:
+    """Accuracy with its interval, or with the paired difference from `whole`, where there is one of as many
+    images; how many images, where others had more (`most`).
+    """
     if result is None:
         return ""
-    return percent(result) + (f" n={result.n}" if result.n < most else "")
+    few = f" n={result.n}" if result.n < most else ""
+    if whole is None or whole.n != result.n:
+        return percent(result) + few
+    return f"{100 * result.accuracy:.1f}, {change(result, whole)}{few}"

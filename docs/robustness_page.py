@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pages import origin, table_of
 
-from comdefend.evaluation import Result, kept_results, wilson
+from comdefend.evaluation import Result, kept_results, tables, wilson
 from comdefend.evaluation.checks import Check, made_at, read_checks
 from comdefend.evaluation.checks.probe import L2, tolerance
-from comdefend.evaluation.tables import KNOWN, added, both, caption, counted, label, percent, rows
+from comdefend.evaluation.tables import KNOWN, both, caption, counted, label, percent, rows
 from comdefend.evaluation.tables import defences as names_of_defences
 from comdefend.evaluation.worst_case import WORST, without_slow, worst_of
 
@@ -63,10 +63,7 @@ def summary(folder: Path) -> str:
             clean.pop("none", None)
         for defence, before in clean.items():
             # What was tried on the bare classifier for the sake of other defences counts as well.
-            own = [
-                r for n in (alike if defence == "none" else [name]) for r in found[n]
-                if r.defence == defence and r.threat_model and r.attack != WORST
-            ]  # fmt: skip
+            own = [r for n in (alike if defence == "none" else [name]) for r in _tried(found[n], defence)]
             its = [c for c in checked[name] if c.defence == defence]
             cells = [
                 _worst(before, own, knowledge, protocol, norm)
@@ -92,14 +89,14 @@ def gains(folder: Path) -> str:
     twice = _made_twice(checked)
     for name, title in EVALUATIONS.items():
         results = _results(folder, name)
-        clean = {label(r.defence): r for r in results if r.threat_model is None}
-        for budget, defence, *cells in added(results):
-            before = clean[defence]
-            own = [r for r in results if r.defence == before.defence and r.threat_model and r.attack != WORST]
-            its = [c for c in checked[name] if c.defence == before.defence]
-            if cells[-1]:
-                cells[-1] += _marks(before, own, its, budget.split()[-1], twice)
-            lines.append((title, defence, budget, *cells))
+        for line, cells in tables.gains(results):
+            its = [c for c in checked[name] if c.defence == line.defence]
+            *others, white_box = cells
+            if white_box:
+                norm = line.worst["white-box"].norm
+                assert norm is not None
+                white_box += _marks(line.clean, _tried(results, line.defence), its, norm, twice)
+            lines.append((title, label(line.defence), line.budget, *others, white_box))
     return "\n".join(table_of(("data and classifier", "defence", "epsilon", "clean", *KNOWN), lines))
 
 
@@ -118,8 +115,8 @@ def pairs_compared(folder: Path) -> str:
             ("its own classifier alone", [r for r in pair if r.defence == "none"]),
             ("adversarial training alone", [*trained, *known]),
         ):
-            for budget, defence, *cells in added([*own, *alone]):
-                lines.append((f"`{defence.rpartition('=')[2]}`", title, budget, *cells))
+            for line, cells in tables.gains([*own, *alone]):
+                lines.append((f"`{line.defence.rpartition('=')[2]}`", title, line.budget, *cells))
     return "\n".join(table_of(("pair of", "beside", "epsilon", "clean", *KNOWN), lines))
 
 
@@ -190,6 +187,11 @@ def _slow_found_more(clean: Result, made: list[Result]) -> bool:
         return False
     count, before, after = without_slow(clean, within, worst)
     return before - after > tolerance(count, random=False)
+
+
+def _tried(results: Sequence[Result], defence: str) -> list[Result]:
+    """The attacks on one defence, without the worst cases."""
+    return [r for r in results if r.defence == defence and r.threat_model and r.attack != WORST]
 
 
 def _checks(folder: Path) -> dict[str, list[Check]]:

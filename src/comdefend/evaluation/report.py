@@ -158,15 +158,15 @@ not others broke them, too.</p>
 
 def _headlines(results: Sequence[Result]) -> str:
     """The worst case over all attacks, side by side for each attacker, and what defences add there."""
-    worst, gains = worst_lines(results), added(results)
+    worst, more = worst_lines(results), added(results)
     headings = ["epsilon", "defence", "clean", *KNOWN]
     found = f"<h2>Worst case over all attacks</h2>{_table(headings, worst, 2)}" if worst else ""
-    if gains:
+    if more:
         found += f"""<h2>{ADDED}</h2>
 <p>On the same images, with 95 % intervals of the paired difference: where that holds 0, these images do not
 tell whether the defence helps. The first number is of all images, as if slow attacks had broken none of those
 that they were not given; what follows a semicolon is of those alone that they were given.</p>
-{_table(headings, gains, 2)}"""
+{_table(headings, more, 2)}"""
     return found
 
 

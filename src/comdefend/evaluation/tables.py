@@ -171,7 +171,8 @@ def shown(
 ) -> list[RenderableType]:
     """All that a terminal of `width` characters shows of an evaluation: the headline first."""
     found: list[RenderableType] = [headline_table(results)] if headlines(results) else []
-    found += [added_table(results)] if added(results) else []
+    if more := added(results):
+        found.append(_attackers_table(f"{ADDED} (95 % paired)", more))
     found += [check_table(checks)] if checks else []
     found += terminal_tables(results, width=width)
     return [*found, *(Text(line, style="dim") for line in (*caption(results), *notes))]
@@ -251,14 +252,14 @@ ADDED = "What the defence adds to the undefended classifier, in points"
 """The title of `added`."""
 
 
-def added(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    """For each headline of a defence: budget, defence, and by how many points its accuracy is above that of
-    the classifier with nothing in front of it, clean and in the worst case of each attacker, image by image.
-    Empty where one of the two was not attacked, or not on as many images.
+def gains(results: Sequence[Result]) -> list[tuple[Headline, tuple[str, ...]]]:
+    """Each headline of a defence, with by how many points its accuracy is above that of the classifier with
+    nothing in front of it: clean, and in the worst case of each attacker, image by image. Empty where one of
+    the two was not attacked, or not on as many images.
     """
     lines = headlines(results)
     bare = {line.budget: line for line in lines if line.defence == "none"}
-    found: list[tuple[str, ...]] = []
+    found: list[tuple[Headline, tuple[str, ...]]] = []
     for line in lines:
         if line.defence == "none" or line.budget not in bare:
             continue
@@ -267,13 +268,13 @@ def added(results: Sequence[Result]) -> list[tuple[str, ...]]:
         for knowledge in KNOWN:
             its, other = line.worst.get(knowledge), without.worst.get(knowledge)
             cells.append(change(its, other) if its and other and its.n == other.n else "")
-        found.append((line.budget, label(line.defence), *cells))
+        found.append((line, tuple(cells)))
     return found
 
 
-def added_table(results: Sequence[Result]) -> Table:
-    """The same as a table, with paired 95 % intervals."""
-    return _attackers_table(f"{ADDED} (95 % paired)", added(results))
+def added(results: Sequence[Result]) -> list[tuple[str, ...]]:
+    """The same as lines of a table: budget, defence, and the gains."""
+    return [(line.budget, label(line.defence), *cells) for line, cells in gains(results)]
 
 
 def _attackers_table(title: str, lines: Sequence[Sequence[str]]) -> Table:
