@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
+from typing import Literal
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
@@ -281,7 +282,8 @@ def _attackers_table(title: str, lines: Sequence[Sequence[str]]) -> Table:
     """Numbers of each attacker beside those without an attack."""
     table = Table(title=title)
     for heading in ("epsilon", "defence", "clean", *KNOWN):
-        table.add_column(heading, justify="left" if heading in ("epsilon", "defence") else "right")
+        justify: Literal["left", "right"] = "left" if heading in ("epsilon", "defence") else "right"
+        table.add_column(heading, justify=justify, overflow="fold")
     for line in lines:
         table.add_row(*line)
     return table
