@@ -4,11 +4,12 @@
 
 First the classifiers that took no part in its training and, to compare, one that did, each alone, behind this
 purifier and behind others, on test images that were not looked at when its settings were chosen. Then what
-each part of the training is worth: the recipe shortened, with one thing changed, before the first classifier.
-Kept as it goes, in runs/untouched/ and in the results: interrupted, the same command goes on. Needs the
-shared classifiers (COMDEFEND_SHARED), and what `comdefend train cifar10-vgg-plain` and `comdefend train
-cifar10-resnet20-plain` leave. With one thread half an hour a classifier and more before large
-ones, a quarter of an hour a part.
+each part of the training is worth, under the name "parts": the recipe shortened, with one thing changed,
+before the first classifier at 8/255, all of them under the same attacks. Kept as it goes, in runs/untouched/
+and in the results: interrupted, the same command goes on. Needs the shared classifiers (COMDEFEND_SHARED),
+and what `comdefend train cifar10-vgg-plain` and `comdefend train cifar10-resnet20-plain` leave. With one
+thread half an hour a classifier and more before large ones, an hour for the parts, three where it does not
+compute in bfloat16.
 """
 
 import os
@@ -58,8 +59,13 @@ PARTS: dict[str, dict[str, str]] = {
 }
 """Settings of the purifier that differ."""
 
-STEPS = 1500
+ALL_PARTS = "parts"
+
+STEPS = 1000
 """Of such a training."""
+
+EPSILON = 8 / 255
+"""At which the parts are attacked."""
 
 
 def unseen() -> ImageSet:
@@ -78,18 +84,32 @@ def recipe_of(name: str) -> Recipe:
 
 
 def measure(name: str) -> None:
-    """One classifier, or one part: every attacker on it."""
-    if name in JUDGES:
-        _attack(name, JUDGES[name], *PURIFIERS, images=IMAGES)
-    else:
-        _attack(name, THIRD_PARTY, f"comdefend:weights={trained(recipe_of(name), RUNS / name)}", images=FEWER)
+    """One classifier, or all parts: every attacker on it."""
+    if name == ALL_PARTS:
+        measure_parts()
+        return
+    file, data = RESULTS / f"{name}.json", unseen()
+    sources = [source for source in (OWN, ROBUST, THIRD_PARTY) if source != JUDGES[name]]
+    found = withstood(JUDGES[name], *PURIFIERS, sources=sources, file=file, data=data, images=IMAGES)
+    write_once(file, found)
+    _write_facts(name, PURIFIERS[-1], data)
 
 
-def _attack(name: str, network: str, *purifiers: str, images: int) -> None:
-    data, file = unseen(), RESULTS / f"{name}.json"
-    sources = [source for source in (OWN, ROBUST, THIRD_PARTY) if source != network]
-    write_once(file, withstood(network, *purifiers, sources=sources, file=file, data=data, images=images))
-    write_json(RESULTS / f"{name}.facts.json", {**facts_of(purifiers[-1], data), "made_of": made_of(name)})
+def measure_parts() -> None:
+    """All parts at once: who does not know the purifier attacks the bare classifier once for all of them."""
+    purifiers = {name: f"comdefend:weights={trained(recipe_of(name), RUNS / name)}" for name in PARTS}
+    data = unseen()
+    found = withstood(
+        THIRD_PARTY, *purifiers.values(), sources=(OWN, ROBUST), file=RUNS / f"{ALL_PARTS}.json", data=data,
+        images=FEWER, epsilons=[EPSILON], epsilon=EPSILON,
+    )  # fmt: skip
+    for name, purifier in purifiers.items():
+        write_once(RESULTS / f"{name}.json", [r for r in found if r.defence in ("none", purifier)])
+        _write_facts(name, purifier, data)
+
+
+def _write_facts(name: str, purifier: str, data: ImageSet) -> None:
+    write_json(RESULTS / f"{name}.facts.json", {**facts_of(purifier, data), "made_of": made_of(name)})
 
 
 def made_of(name: str) -> str:
@@ -99,10 +119,11 @@ def made_of(name: str) -> str:
 
 def done(name: str) -> bool:
     """Whether this was measured to its end, with the weights and settings that there are now."""
-    return measured(RESULTS / f"{name}.json", made_of(name))
+    names = PARTS if name == ALL_PARTS else [name]
+    return all(measured(RESULTS / f"{each}.json", made_of(each)) for each in names)
 
 
 if __name__ == "__main__":
     os.chdir(ROOT)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    run_missing([*JUDGES, *PARTS], measure, done)
+    run_missing([*JUDGES, ALL_PARTS], measure, done)
