@@ -194,6 +194,32 @@ def test_what_the_benchmark_of_untouched_classifiers_measures_is_on_its_page(
     assert len({json.dumps(recipe) for recipe in recipes.values()}) == len(recipes)
 
 
+def test_the_parts_of_the_guided_training_meet_one_attack_and_have_a_file_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark = load("untouched", monkeypatch, "benchmarks")
+    calls: list[tuple[str, ...]] = []
+
+    def withstood(network: str, *purifiers: str, **_: Any) -> list[Result]:
+        calls.append(purifiers)
+        return [replace(result("net", name, 4), fingerprint=name) for name in ("none", *purifiers)]
+
+    for name, stand_in in (
+        ("RESULTS", tmp_path), ("withstood", withstood), ("unseen", lambda: None),
+        ("trained", lambda recipe, stem: stem), ("facts_of", lambda purifier, data: {"of": purifier}),
+    ):  # fmt: skip
+        monkeypatch.setattr(benchmark, name, stand_in)
+    assert not benchmark.done("parts")
+    benchmark.measure("parts")
+    assert benchmark.done("parts")
+    assert [len(purifiers) for purifiers in calls] == [len(benchmark.PARTS)]
+    for name in benchmark.PARTS:
+        facts = json.loads((tmp_path / f"{name}.facts.json").read_text())
+        own = [r.defence for r in read_results(tmp_path / f"{name}.json")]
+        assert own == ["none", facts["of"]]
+        assert facts["of"].endswith(f"/{name}")
+
+
 def test_pairs_trained_against_who_does_not_know_them_have_a_column_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
