@@ -103,7 +103,7 @@ def measure_parts() -> None:
     data = unseen()
     found = withstood(
         THIRD_PARTY, *purifiers.values(), sources=(OWN, ROBUST), file=RUNS / f"{ALL_PARTS}.json", data=data,
-        images=IMAGES, epsilons=[EPSILON], white_box=False,
+        images=IMAGES, epsilons=[EPSILON], epsilon=None,
     )  # fmt: skip
     for name, purifier in purifiers.items():
         write_once(RESULTS / f"{name}.json", [r for r in found if r.defence in ("none", purifier)])

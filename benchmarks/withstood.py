@@ -51,14 +51,13 @@ def withstood(
     data: str | ImageSet = "cifar10",
     images: int = IMAGES,
     epsilons: Sequence[float] = EPSILONS,
-    epsilon: float = 8 / 255,
-    white_box: bool = True,
+    epsilon: float | None = 8 / 255,
 ) -> list[Result]:
     """Every attacker on a classifier, alone and behind each of `purifiers`, every result kept in `file` as it
     is made; `sources` are other classifiers that adversarial images are made on, `images` how many those
-    attackers get who do not know the purifier; who knows it spends `epsilon`, if `white_box` asks for him.
-    The facts beside `file`, which tell that it is whole, go first: until it is again, what stands in it may
-    be of several weights.
+    attackers get who do not know the purifier; who knows it spends `epsilon`, and is not tried where that is
+    None. The facts beside `file`, which tell that it is whole, go first: until it is again, what stands in it
+    may be of several weights.
     """
     file.with_suffix(".facts.json").unlink(missing_ok=True)
     judged = partial(
@@ -70,7 +69,7 @@ def withstood(
         judged(attacks=["fgsm", "bim", "pgd", "mi-fgsm"], epsilons=epsilons, sources=sources, limit=images),
         judged(attacks=["bim:steps=50,step=0.04"], epsilons=epsilons, limit=FEW_IMAGES),
     ]
-    if white_box:
+    if epsilon is not None:
         reports.append(judged(attacks=["pgd"], epsilons=[epsilon], knowledge=["white-box"], limit=FEW_IMAGES))
     return [result for report in reports for result in report.results]
 
