@@ -96,6 +96,9 @@ class Square(Attack):
 
     queries: int = 5000
 
+    def against_random(self) -> "SquareOfMeans":
+        return SquareOfMeans(queries=self.queries, reference=self.reference)
+
     def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
         return _run(self._made(model, images, epsilon), images, goal)
 

@@ -105,6 +105,12 @@ class Attack(ABC):
         """Its settings by name, for files of results."""
         return {key: value for key, value in asdict(self).items() if key != "reference"}
 
+    def against_random(self) -> "Attack":
+        """The attack to take where the model's answers are means of a few draws: this one, save where single
+        answers decide when it stops.
+        """
+        return self
+
     @property
     def title(self) -> str:
         """Its name in results and tables: the reference where there is one."""

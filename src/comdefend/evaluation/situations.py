@@ -22,8 +22,6 @@ from comdefend.attacks import (
     AutoAttack,
     HopSkipJump,
     Norm,
-    Square,
-    SquareOfMeans,
 )
 from comdefend.attacks.adaptive import ESTIMATED, AdaptiveView, gradient_modes, through
 from comdefend.attacks.base import LossName
@@ -271,12 +269,11 @@ def black_box(
     target = AdaptiveView(classifier, purifier, draws=behind)
     found = []
     for attack, epsilon in attacks:
-        if isinstance(attack, Square) and random:
-            attack = SquareOfMeans(queries=attack.queries, reference=attack.reference)
+        asking = attack.against_random() if random else attack
         found.append(
             Situation(
-                target, (name,), attack, ThreatModel(attack.norm, epsilon, "black-box"), draws=behind,
-                limit=HARD_LABEL if isinstance(attack, HopSkipJump) else slow_limit,
+                target, (name,), asking, ThreatModel(attack.norm, epsilon, "black-box"), draws=behind,
+                limit=HARD_LABEL if isinstance(asking, HopSkipJump) else slow_limit,
             )
         )  # fmt: skip
     return found

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from comdefend.attacks import Square, SquareOfMeans
+from comdefend.attacks import Square
 from comdefend.errors import MissingExtraError
 from comdefend.evaluation.checks.probe import NOBODY, Check, Probe
 from comdefend.evaluation.worst_case import WORST, without_slow
@@ -67,9 +67,10 @@ def gradient_free(probe: Probe) -> Iterator[Check]:
     if not rows:
         yield probe.line(name, "skip", NOBODY, meaning)
         return
-    square = SquareOfMeans if probe.random else Square
+    square = Square(queries=probe.sizes.queries)
+    attack = square.against_random() if probe.random else square
     try:
-        after = probe.retry(square(queries=probe.sizes.queries), "autograd", rows)
+        after = probe.retry(attack, "autograd", rows)
     except MissingExtraError as error:
         yield probe.line(name, "warn", str(error), meaning)
         return
