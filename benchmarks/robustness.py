@@ -4,7 +4,7 @@
 
 Each is one `comdefend evaluate`; interrupted, it goes on where it was, also in another checkout: what is done
 of it is kept in its folder's parts.json and checks-parts.json, which are committed until it is whole, and say
-what the rest is computed in and in batches of which size. With
+what the rest is computed in and in batches of which size; in the same checkout also within an attack. With
 another version of torch or of the attacks, as without these files, it begins anew.
 Needs the shared data and the authors' weights (COMDEFEND_SHARED), and, where a classifier's weights do not
 ship, what `comdefend train RECIPE` leaves. Hours on two cores; COMDEFEND_DEVICE=cuda makes minutes of them,

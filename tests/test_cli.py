@@ -15,6 +15,7 @@ from PIL import Image
 
 import comdefend
 from comdefend import zoo
+from comdefend.attacks import FGSM
 from comdefend.cli import main
 from comdefend.errors import WorkError
 from comdefend.evaluation import checks
@@ -225,6 +226,30 @@ def test_evaluate_resumes_with_the_same_code_only(tmp_path: Path, capsys: pytest
     prints = [{r["fingerprint"] for r in results if r["attack"] != "worst case"} for results in found]
     assert prints[1].isdisjoint(prints[2])
     assert found[1][0]["right"] != found[2][0]["right"]
+
+
+def test_evaluate_goes_on_within_an_attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("comdefend.evaluation.batches.WORTH", 0.0)
+    attacked: list[int] = []
+    made = FGSM.run
+
+    def interrupted(attack: FGSM, *rest: Any) -> Any:
+        attacked.append(1)
+        if len(attacked) == 2:
+            raise KeyboardInterrupt
+        return made(attack, *rest)
+
+    monkeypatch.setattr(FGSM, "run", interrupted)
+    words = [
+        "evaluate", "--classifier", "cifar10-resnet9-plain", "--data", "sample:cifar10", "--limit", 3,
+        "--defences", "gaussian", "--attacks", "fgsm", "--epsilons", 8, "--protocol", "fixed",
+        "--batch", 1, "--examples", 0, "--output", tmp_path,
+    ]  # fmt: skip
+    assert run(*words) != 0
+    assert len(list((tmp_path / "batches").iterdir())) == 1
+    assert run(*words, "--resume") == 0
+    assert len(attacked) == 4  # the one that was interrupted, too
+    assert not (tmp_path / "batches").exists()
 
 
 def test_evaluate_makes_no_check_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,7 +224,7 @@ def evaluate(
     from comdefend.evaluation import evaluate as run_evaluation
     from comdefend.evaluation import keep_results, write_results
     from comdefend.evaluation.checks import keep_checks
-    from comdefend.evaluation.report import CHECK_PARTS, PARTS, earlier, write_report
+    from comdefend.evaluation.report import BATCHES, CHECK_PARTS, PARTS, earlier, write_report
 
     check_extra("evaluate", *_EVALUATING, feature="an evaluation")
     keep_freed_memory()
@@ -254,6 +254,7 @@ def evaluate(
                 known=kept,
                 known_checks=kept_checks,
                 keep_checks=partial(keep_checks, output / CHECK_PARTS),
+                batches=output / BATCHES,
                 keep=partial(keep_results if resume else write_results, output / PARTS),
                 limit=limit,
                 batch=batch,

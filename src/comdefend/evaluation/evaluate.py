@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -12,6 +13,7 @@ from comdefend.data import ImageSet, load_data
 from comdefend.device import find_device
 from comdefend.errors import RequestError
 from comdefend.evaluation import situations
+from comdefend.evaluation.batches import Batches
 from comdefend.evaluation.checks import Check, Probe, all_checks
 from comdefend.evaluation.judge import Example, Judge, Situation, as_judged
 from comdefend.evaluation.request import Request
@@ -77,6 +79,7 @@ def evaluate(
     known_checks: Sequence[Check] = (),
     keep: Callable[[Sequence[Result]], None] | None = None,
     keep_checks: Callable[[Sequence[Check]], None] | None = None,
+    batches: Path | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Accuracy of a classifier without and with defences, clean and under attack.
@@ -109,7 +112,9 @@ def evaluate(
     - `classifier_name`: instead of its reference or type.
     - `known` and `known_checks`: results and checks that are taken as they are where their fingerprint says
       that nothing they depend on changed; `keep` is given all results so far after each situation,
-      `keep_checks` the lines of each check that was made, and `progress` what is under way.
+      `keep_checks` the lines of each check that was made, and `progress` what is under way. `batches`: a
+      folder for adversarial images of the attack under way, so that a long one goes on after an
+      interruption; what is of that attack leaves it when it is done.
 
     Raises `RequestError` where classifier, data and request do not fit, before any work, and `WorkError`
     where somebody's code fails or gives no numbers on the way.
@@ -157,7 +162,10 @@ def evaluate(
         ways: dict[str, tuple[str, ...]] = {}
         if request.modes and "white-box" in request.knowledge:
             ways = situations.usable_modes(defences, request.modes, few[:1])
-        run = Run(judge, name, known=known, keep=keep, progress=progress, examples=examples)
+        run = Run(
+            judge, name, known=known, keep=keep, progress=progress, examples=examples,
+            batches=Batches(batches) if batches else None,
+        )  # fmt: skip
         if clean:
             run.run_all([Situation(network, tuple(defences))])
         notes = _attack_all(run, request, ways, stand_ins=others, sources=elsewhere)

@@ -16,6 +16,7 @@ from comdefend.attacks.base import evaluation_mode
 from comdefend.attacks.iterative import stored
 from comdefend.data import ImageSet
 from comdefend.errors import WorkError
+from comdefend.evaluation.batches import Batches, Made
 from comdefend.evaluation.results import (
     Result,
     ThreatModel,
@@ -206,14 +207,32 @@ class Judge:
         return -(-min(limit or len(self.chosen), len(self.chosen)) // self.batch)
 
     def run(
-        self, situation: Situation, *, examples: int = 0, step: Callable[[str], None] | None = None
+        self,
+        situation: Situation,
+        *,
+        examples: int = 0,
+        step: Callable[[str], None] | None = None,
+        batches: Batches | None = None,
+        fingerprint: str = "",
     ) -> Outcome:
-        """All images through one situation. `step` is called before each batch."""
+        """All images through one situation. `step` is called before each batch. Batches that were attacked
+        are kept in `batches` under the situation's `fingerprint`, and none that is there is attacked again.
+        """
         outcome = Outcome(situation, {name: [] for name in situation.defences})
         for start, clean, truth in self.batches(situation.limit):
             if step:
                 step(situation.title)
-            self._judge_batch(outcome, clean, truth, start, examples)
+            images = clean
+            if situation.attack is not None:
+                made = batches.made(fingerprint, start, clean) if batches else None
+                if made is None:
+                    made = self._timed(situation, clean, truth, start)
+                    if batches:
+                        batches.keep(fingerprint, start, made)
+                images = made.images
+                outcome.seconds += made.seconds
+                outcome.flags += made.flags
+            self._judge_batch(outcome, clean, images, truth, start, examples)
         return outcome
 
     def predict(self, model: nn.Module, images: Tensor) -> Tensor:
@@ -292,13 +311,16 @@ class Judge:
                 raise WorkError(f"defence {name!r} failed: {type(error).__name__}: {error}") from error
         return purified
 
-    def _judge_batch(self, outcome: Outcome, clean: Tensor, truth: Tensor, start: int, examples: int) -> None:
-        situation, images = outcome.situation, clean
-        if situation.attack is not None:
-            began = time.monotonic()
-            images = self.attack(situation, clean, truth, start, flags=outcome.flags)
-            outcome.seconds += time.monotonic() - began
-        names = situation.defences
+    def _timed(self, situation: Situation, clean: Tensor, truth: Tensor, start: int) -> Made:
+        flags: list[str] = []
+        began = time.monotonic()
+        images = self.attack(situation, clean, truth, start, flags=flags)
+        return Made(images, time.monotonic() - began, tuple(flags))
+
+    def _judge_batch(
+        self, outcome: Outcome, clean: Tensor, images: Tensor, truth: Tensor, start: int, examples: int
+    ) -> None:
+        situation, names = outcome.situation, outcome.situation.defences
         purified = {name: self.purify(name, images, start) for name in names}
         predictions = {name: self.predict(self.classifier, cleaned) for name, cleaned in purified.items()}
         outcome.n += len(truth)

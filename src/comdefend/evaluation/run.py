@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from comdefend import provenance
 from comdefend.attacks.iterative import EARLY
+from comdefend.evaluation.batches import Batches
 from comdefend.evaluation.fingerprint import answers, digest, fingerprint, surroundings
 from comdefend.evaluation.judge import Example, Judge, Situation
 from comdefend.evaluation.results import Result
@@ -32,12 +33,13 @@ class Run:
         *,
         known: Sequence[Result],
         keep: Callable[[Sequence[Result]], None] | None,
+        batches: Batches | None,
         progress: Progress | None,
         examples: int,
     ) -> None:
         self.judge, self.examples = judge, examples
         self.known = {r.fingerprint: r for r in known if r.fingerprint}
-        self.keep, self.progress = keep, progress
+        self.keep, self.batches, self.progress = keep, batches, progress
         self.results: list[Result] = []
         self.examples_of: dict[Situation, Example] = {}
         self.done = self.total = 0
@@ -68,6 +70,7 @@ class Run:
     def _one(self, situation: Situation) -> None:
         target = _all_of(situation.target, self.first)
         prints = {name: self._fingerprint(situation, name, target) for name in situation.defences}
+        first = next(iter(prints.values()))
         title = situation.attack.title if situation.attack else "none"
         kept = [
             self._signed(self.known[p], title) for p in prints.values()
@@ -80,7 +83,10 @@ class Run:
             self.done += self.judge.batch_count(situation.limit)
             kept = [self._taken_over(twin, situation, prints)]
         else:
-            outcome = self.judge.run(situation, examples=self.examples, step=self._step)
+            outcome = self.judge.run(
+                situation, examples=self.examples, step=self._step, batches=self.batches,
+                fingerprint=first,
+            )  # fmt: skip
             kept = [
                 replace(self._signed(result, title), fingerprint=prints[result.defence])
                 for result in outcome.results(self.judge.defences, self.common)
@@ -91,6 +97,8 @@ class Run:
         self.results += kept
         if self.keep:
             self.keep(self.results)
+        if self.batches:
+            self.batches.forget(first)
 
     def _by_who_knew_less(self, situation: Situation) -> Situation | None:
         """The same attack on the bare classifier by the gray-box attacker, who knew all that there is to know

@@ -1,0 +1,107 @@
+"""Adversarial images of a long attack: kept batch by batch, so that an interruption loses one."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from comdefend.attacks import PGD, Goal
+from comdefend.data import ImageSet
+from comdefend.errors import RequestError
+from comdefend.evaluation import Report, evaluate
+from comdefend.evaluation.batches import WORTH, Batches, Made
+from comdefend.evaluation.report import BATCHES, earlier, write_report
+from tests.conftest import TinyClassifier
+
+
+@pytest.fixture
+def attacked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each batch had that was attacked; every batch is worth keeping."""
+    found: list[int] = []
+    run = PGD.run
+
+    def counted(self: PGD, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
+        found.append(len(images))
+        return run(self, model, images, goal, epsilon)
+
+    monkeypatch.setattr(PGD, "run", counted)
+    monkeypatch.setattr("comdefend.evaluation.batches.WORTH", 0.0)
+    return found
+
+
+def run(sample: ImageSet, batches: Path | None, *, stop_at: int | None = None) -> Report:
+    """Ten images in batches of three, interrupted when so many steps are done."""
+
+    def progress(done: int, _: int, __: str) -> None:
+        if done == stop_at:
+            raise KeyboardInterrupt
+
+    return evaluate(
+        TinyClassifier(classes=10).eval(), "gaussian", data=sample, attacks=["pgd"], epsilons=[8 / 255],
+        protocols=["fixed"], limit=10, batch=3, batches=batches, progress=progress,
+    )  # fmt: skip
+
+
+def test_an_attack_goes_on_with_the_batch_that_was_interrupted(
+    sample: ImageSet, tmp_path: Path, attacked: list[int]
+) -> None:
+    whole = run(sample, None)
+    attacked.clear()
+    folder = tmp_path / "batches"
+    with pytest.raises(KeyboardInterrupt):
+        run(sample, folder, stop_at=6)  # four batches of clean images, two of attacked ones
+    assert attacked == [3, 3]
+    assert len(list(folder.iterdir())) == 2
+    again = run(sample, folder)
+    assert attacked == [3, 3, 3, 1]
+    assert not folder.exists()
+    same = [[replace(r, seconds=0.0) for r in report.results] for report in (whole, again)]
+    assert same[0] == same[1]
+    for one, other in zip(whole.examples, again.examples, strict=True):
+        assert torch.equal(one.adversarial, other.adversarial)
+
+
+def test_what_is_damaged_or_of_another_attack_is_made_again(
+    sample: ImageSet, tmp_path: Path, attacked: list[int]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(sample, tmp_path, stop_at=7)
+    first, second, third = sorted(tmp_path.iterdir())
+    first.write_bytes(first.read_bytes()[:-100])
+    second.rename(second.with_name(f"other-{second.name}"))
+    third.write_bytes(b"")
+    attacked.clear()
+    run(sample, tmp_path)
+    assert attacked == [3, 3, 3, 1]
+    assert len(list(tmp_path.iterdir())) == 1  # the other's, which stays until a report is written
+
+
+def test_what_is_kept_comes_back_as_it_was(tmp_path: Path) -> None:
+    batches, images = Batches(tmp_path), torch.rand(2, 3, 4, 4)
+    batches.keep("a", 0, Made(images, WORTH, ("the gradients are zero",)))
+    batches.keep("a", 2, Made(images, WORTH / 2))  # made anew in no time
+    found = batches.made("a", 0, torch.zeros(2, 3, 4, 4))
+    assert found is not None
+    assert torch.equal(found.images, images)
+    assert (found.seconds, found.flags) == (WORTH, ("the gradients are zero",))
+    assert batches.made("a", 2, images) is None
+    assert batches.made("b", 0, images) is None
+    assert batches.made("a", 0, images[:1]) is None
+
+
+def test_an_evaluation_that_begins_anew_or_is_done_leaves_none(sample: ImageSet, tmp_path: Path) -> None:
+    report = run(sample, None)
+    made = Made(torch.rand(1, 3, 4, 4), WORTH)
+    batches = Batches(tmp_path / BATCHES)
+    batches.keep("a", 0, made)
+    write_report(report, tmp_path)
+    assert not batches.folder.exists()
+    batches.keep("a", 0, made)
+    with pytest.raises(RequestError, match="--resume goes on"):
+        earlier(tmp_path, resume=False, overwrite=False)
+    earlier(tmp_path, resume=True, overwrite=False)
+    assert batches.folder.exists()
+    earlier(tmp_path, resume=False, overwrite=True)
+    assert not batches.folder.exists()
