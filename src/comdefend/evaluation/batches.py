@@ -3,7 +3,7 @@
 import json
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -39,13 +39,13 @@ class Batches:
         """
         try:
             with safe_open(self._file(fingerprint, start), "pt") as file:
-                images = file.get_tensor("images")
                 facts = json.loads(file.metadata()["facts"])
+                made = Made(file.get_tensor("images"), float(facts["seconds"]), tuple(facts["flags"]))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None  # what somebody damaged is made again
-        if images.shape != like.shape or images.dtype != like.dtype:
+        if made.images.shape != like.shape or made.images.dtype != like.dtype:
             return None
-        return Made(images.to(like.device), facts["seconds"], tuple(facts["flags"]))
+        return replace(made, images=made.images.to(like.device))
 
     def keep(self, fingerprint: str, start: int, made: Made) -> None:
         """Keep a batch that is worth it."""
