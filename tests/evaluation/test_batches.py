@@ -70,7 +70,7 @@ def test_what_is_damaged_or_of_another_attack_is_made_again(
         run(sample, tmp_path, stop_at=7)
     first, second, third = sorted(tmp_path.iterdir())
     first.write_bytes(first.read_bytes()[:-100])
-    second.rename(second.with_name(f"other-{second.name}"))
+    second.rename(tmp_path / f"{'0' * 16}-3.safetensors")
     third.write_bytes(b"")
     attacked.clear()
     run(sample, tmp_path)
@@ -94,14 +94,15 @@ def test_what_is_kept_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_an_evaluation_that_begins_anew_or_is_done_leaves_none(sample: ImageSet, tmp_path: Path) -> None:
     report = run(sample, None)
     made = Made(torch.rand(1, 3, 4, 4), WORTH)
-    batches = Batches(tmp_path / BATCHES)
-    batches.keep("a", 0, made)
+    batches, unfinished = Batches(tmp_path / BATCHES), "0123456789abcdef"
+    batches.keep(unfinished, 0, made)
     write_report(report, tmp_path)
     assert not batches.folder.exists()
-    batches.keep("a", 0, made)
+    batches.keep(unfinished, 0, made)
     with pytest.raises(RequestError, match="--resume goes on"):
         earlier(tmp_path, resume=False, overwrite=False)
     earlier(tmp_path, resume=True, overwrite=False)
     assert batches.folder.exists()
+    (somebodys := batches.folder / "weights.safetensors").touch()
     earlier(tmp_path, resume=False, overwrite=True)
-    assert not batches.folder.exists()
+    assert list(batches.folder.iterdir()) == [somebodys]

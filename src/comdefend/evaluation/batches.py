@@ -1,7 +1,6 @@
 """Adversarial images of the attack that is under way, batch by batch: interrupted, it loses one of them."""
 
 import json
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,14 +56,17 @@ class Batches:
 
     def forget(self, fingerprint: str) -> None:
         """Remove those of one attack, which is done, and the folder with the last of them."""
-        for file in self.folder.glob(f"{fingerprint}-*"):
+        self._remove(f"{fingerprint}-*.safetensors")
+
+    def clear(self) -> None:
+        """Remove all, those of attacks that were never finished, too, and nothing of anybody else's."""
+        self._remove(f"{'[0-9a-f]' * 16}-*.safetensors")
+
+    def _remove(self, pattern: str) -> None:
+        for file in self.folder.glob(pattern):
             file.unlink(missing_ok=True)
         with suppress(OSError):
             self.folder.rmdir()
-
-    def clear(self) -> None:
-        """Remove all, those of attacks that were never finished, too."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _file(self, fingerprint: str, start: int) -> Path:
         return self.folder / f"{fingerprint}-{start}.safetensors"
