@@ -79,26 +79,26 @@ def test_what_is_damaged_or_of_another_attack_is_made_again(
 
 
 def test_what_is_kept_comes_back_as_it_was(tmp_path: Path) -> None:
-    batches, images = Batches(tmp_path), torch.rand(2, 3, 4, 4)
-    batches.keep("a", 0, Made(images, WORTH, ("the gradients are zero",)))
-    batches.keep("a", 2, Made(images, WORTH / 2))  # made anew in no time
-    found = batches.made("a", 0, torch.zeros(2, 3, 4, 4))
+    batches, images = Batches(tmp_path, "a"), torch.rand(2, 3, 4, 4)
+    batches.keep(0, Made(images, WORTH, ("the gradients are zero",)))
+    batches.keep(2, Made(images, WORTH / 2))  # made anew in no time
+    found = batches.made(0, torch.zeros(2, 3, 4, 4))
     assert found is not None
     assert torch.equal(found.images, images)
     assert (found.seconds, found.flags) == (WORTH, ("the gradients are zero",))
-    assert batches.made("a", 2, images) is None
-    assert batches.made("b", 0, images) is None
-    assert batches.made("a", 0, images[:1]) is None
+    assert batches.made(2, images) is None
+    assert Batches(tmp_path, "b").made(0, images) is None
+    assert batches.made(0, images[:1]) is None
 
 
 def test_an_evaluation_that_begins_anew_or_is_done_leaves_none(sample: ImageSet, tmp_path: Path) -> None:
     report = run(sample, None)
     made = Made(torch.rand(1, 3, 4, 4), WORTH)
-    batches, unfinished = Batches(tmp_path / BATCHES), "0123456789abcdef"
-    batches.keep(unfinished, 0, made)
+    batches = Batches(tmp_path / BATCHES, "0123456789abcdef")
+    batches.keep(0, made)
     write_report(report, tmp_path)
     assert not batches.folder.exists()
-    batches.keep(unfinished, 0, made)
+    batches.keep(0, made)
     with pytest.raises(RequestError, match="--resume goes on"):
         earlier(tmp_path, resume=False, overwrite=False)
     earlier(tmp_path, resume=True, overwrite=False)

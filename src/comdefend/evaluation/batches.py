@@ -25,19 +25,19 @@ class Made:
 
 
 class Batches:
-    """A folder of them: safetensors, each named by the fingerprint of what was attacked, as that of a
-    `Result`, and by the place of its first image.
+    """Those of one attack in a folder: safetensors, each named by the `fingerprint` of what was attacked, as
+    that of a `Result`, and by the place of its first image.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.folder, self.fingerprint = folder, fingerprint
 
-    def made(self, fingerprint: str, start: int, like: Tensor) -> Made | None:
+    def made(self, start: int, like: Tensor) -> Made | None:
         """A batch that was kept, on the device of the images `like` that it was made of; None where there is
         none, or none of their shape.
         """
         try:
-            with safe_open(self._file(fingerprint, start), "pt") as file:
+            with safe_open(self._file(start), "pt") as file:
                 facts = json.loads(file.metadata()["facts"])
                 made = Made(file.get_tensor("images"), float(facts["seconds"]), tuple(facts["flags"]))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError):
@@ -46,27 +46,29 @@ class Batches:
             return None
         return replace(made, images=made.images.to(like.device))
 
-    def keep(self, fingerprint: str, start: int, made: Made) -> None:
+    def keep(self, start: int, made: Made) -> None:
         """Keep a batch that is worth it."""
         if made.seconds < WORTH:
             return
         facts = json.dumps({"seconds": made.seconds, "flags": made.flags})
-        with replacing(self._file(fingerprint, start)) as temporary:
+        with replacing(self._file(start)) as temporary:
             save_file({"images": made.images.cpu().contiguous()}, temporary, {"facts": facts})
 
-    def forget(self, fingerprint: str) -> None:
-        """Remove those of one attack, which is done, and the folder with the last of them."""
-        self._remove(f"{fingerprint}-*.safetensors")
+    def forget(self) -> None:
+        """Remove all: the attack is done. The folder goes with the last that is in it."""
+        _remove(self.folder, self.fingerprint)
 
-    def clear(self) -> None:
-        """Remove all, those of attacks that were never finished, too, and nothing of anybody else's."""
-        self._remove(f"{'[0-9a-f]' * 16}-*.safetensors")
+    def _file(self, start: int) -> Path:
+        return self.folder / f"{self.fingerprint}-{start}.safetensors"
 
-    def _remove(self, pattern: str) -> None:
-        for file in self.folder.glob(pattern):
-            file.unlink(missing_ok=True)
-        with suppress(OSError):
-            self.folder.rmdir()
 
-    def _file(self, fingerprint: str, start: int) -> Path:
-        return self.folder / f"{fingerprint}-{start}.safetensors"
+def forget_all(folder: Path) -> None:
+    """Remove the batches of all attacks, of those that were never finished, too, and nothing else."""
+    _remove(folder, "[0-9a-f]" * 16)
+
+
+def _remove(folder: Path, fingerprints: str) -> None:
+    for file in folder.glob(f"{fingerprints}-*.safetensors"):
+        file.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()

@@ -13,7 +13,6 @@ from comdefend.data import ImageSet, load_data
 from comdefend.device import find_device
 from comdefend.errors import RequestError
 from comdefend.evaluation import situations
-from comdefend.evaluation.batches import Batches
 from comdefend.evaluation.checks import Check, Probe, all_checks
 from comdefend.evaluation.judge import Example, Judge, Situation, as_judged
 from comdefend.evaluation.request import Request
@@ -162,10 +161,7 @@ def evaluate(
         ways: dict[str, tuple[str, ...]] = {}
         if request.modes and "white-box" in request.knowledge:
             ways = situations.usable_modes(defences, request.modes, few[:1])
-        run = Run(
-            judge, name, known=known, keep=keep, progress=progress, examples=examples,
-            batches=Batches(batches) if batches else None,
-        )  # fmt: skip
+        run = Run(judge, name, known=known, keep=keep, batches=batches, progress=progress, examples=examples)
         if clean:
             run.run_all([Situation(network, tuple(defences))])
         notes = _attack_all(run, request, ways, stand_ins=others, sources=elsewhere)

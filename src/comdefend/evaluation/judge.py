@@ -212,27 +212,16 @@ class Judge:
         *,
         examples: int = 0,
         step: Callable[[str], None] | None = None,
-        batches: Batches | None = None,
-        fingerprint: str = "",
+        kept: Batches | None = None,
     ) -> Outcome:
-        """All images through one situation. `step` is called before each batch. Batches that were attacked
-        are kept in `batches` under the situation's `fingerprint`, and none that is there is attacked again.
+        """All images through one situation. `step` is called before each batch; `kept` holds adversarial
+        images of batches that need not be attacked again, and is given those of the others.
         """
         outcome = Outcome(situation, {name: [] for name in situation.defences})
         for start, clean, truth in self.batches(situation.limit):
             if step:
                 step(situation.title)
-            images = clean
-            if situation.attack is not None:
-                made = batches.made(fingerprint, start, clean) if batches else None
-                if made is None:
-                    made = self._timed(situation, clean, truth, start)
-                    if batches:
-                        batches.keep(fingerprint, start, made)
-                images = made.images
-                outcome.seconds += made.seconds
-                outcome.flags += made.flags
-            self._judge_batch(outcome, clean, images, truth, start, examples)
+            self._judge_batch(outcome, clean, truth, start, examples, kept)
         return outcome
 
     def predict(self, model: nn.Module, images: Tensor) -> Tensor:
@@ -311,16 +300,36 @@ class Judge:
                 raise WorkError(f"defence {name!r} failed: {type(error).__name__}: {error}") from error
         return purified
 
-    def _timed(self, situation: Situation, clean: Tensor, truth: Tensor, start: int) -> Made:
+    def _attacked(
+        self, situation: Situation, clean: Tensor, truth: Tensor, start: int, kept: Batches | None
+    ) -> Made:
+        """What the attack made of a batch, now or before an interruption."""
+        if kept and (before := kept.made(start, clean)):
+            return before
         flags: list[str] = []
         began = time.monotonic()
         images = self.attack(situation, clean, truth, start, flags=flags)
-        return Made(images, time.monotonic() - began, tuple(flags))
+        made = Made(images, time.monotonic() - began, tuple(flags))
+        if kept:
+            kept.keep(start, made)
+        return made
 
     def _judge_batch(
-        self, outcome: Outcome, clean: Tensor, images: Tensor, truth: Tensor, start: int, examples: int
+        self,
+        outcome: Outcome,
+        clean: Tensor,
+        truth: Tensor,
+        start: int,
+        examples: int,
+        kept: Batches | None,
     ) -> None:
-        situation, names = outcome.situation, outcome.situation.defences
+        situation, images = outcome.situation, clean
+        if situation.attack is not None:
+            made = self._attacked(situation, clean, truth, start, kept)
+            images = made.images
+            outcome.seconds += made.seconds
+            outcome.flags += made.flags
+        names = situation.defences
         purified = {name: self.purify(name, images, start) for name in names}
         predictions = {name: self.predict(self.classifier, cleaned) for name, cleaned in purified.items()}
         outcome.n += len(truth)

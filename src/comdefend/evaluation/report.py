@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from comdefend.errors import RequestError
-from comdefend.evaluation.batches import Batches
+from comdefend.evaluation.batches import forget_all
 from comdefend.evaluation.checks import Check, keep_checks, made_at, read_checks, write_checks
 from comdefend.evaluation.evaluate import Report
 from comdefend.evaluation.plots import accuracy_plot, as_data_uri, as_png, curve_plot, example_plot
@@ -74,7 +74,7 @@ def earlier(
         )
     if not resume:
         (folder / CHECK_PARTS).unlink(missing_ok=True)  # new ones are kept beside what is there
-        Batches(folder / BATCHES).clear()
+        forget_all(folder / BATCHES)
         return [], []
     made = [check for name in (CHECKS, CHECK_PARTS) for check in read_checks(folder / name)] if checks else []
     return [result for path in held for result in read_results(path)], made
@@ -102,7 +102,7 @@ def write_report(report: Report, folder: Path, *, command: str = "") -> dict[str
         *(p.name for p in folder.glob("examples*.png")),
     ):
         (folder / stale).unlink(missing_ok=True)
-    Batches(folder / BATCHES).clear()
+    forget_all(folder / BATCHES)
     pictures = []
     if any(result.protocol for result in report.results):
         plot = as_png(accuracy_plot(report.results))

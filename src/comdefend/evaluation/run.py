@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -33,7 +34,7 @@ class Run:
         *,
         known: Sequence[Result],
         keep: Callable[[Sequence[Result]], None] | None,
-        batches: Batches | None,
+        batches: Path | None,
         progress: Progress | None,
         examples: int,
     ) -> None:
@@ -70,7 +71,7 @@ class Run:
     def _one(self, situation: Situation) -> None:
         target = _all_of(situation.target, self.first)
         prints = {name: self._fingerprint(situation, name, target) for name in situation.defences}
-        first = next(iter(prints.values()))
+        batches = Batches(self.batches, next(iter(prints.values()))) if self.batches else None
         title = situation.attack.title if situation.attack else "none"
         kept = [
             self._signed(self.known[p], title) for p in prints.values()
@@ -83,10 +84,7 @@ class Run:
             self.done += self.judge.batch_count(situation.limit)
             kept = [self._taken_over(twin, situation, prints)]
         else:
-            outcome = self.judge.run(
-                situation, examples=self.examples, step=self._step, batches=self.batches,
-                fingerprint=first,
-            )  # fmt: skip
+            outcome = self.judge.run(situation, examples=self.examples, step=self._step, kept=batches)
             kept = [
                 replace(self._signed(result, title), fingerprint=prints[result.defence])
                 for result in outcome.results(self.judge.defences, self.common)
@@ -97,8 +95,8 @@ class Run:
         self.results += kept
         if self.keep:
             self.keep(self.results)
-        if self.batches:
-            self.batches.forget(first)
+        if batches:
+            batches.forget()
 
     def _by_who_knew_less(self, situation: Situation) -> Situation | None:
         """The same attack on the bare classifier by the gray-box attacker, who knew all that there is to know
