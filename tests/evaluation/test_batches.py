@@ -1,5 +1,6 @@
 """Adversarial images of a long attack: kept batch by batch, so that an interruption loses one."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from comdefend.attacks import PGD, Goal
 from comdefend.data import ImageSet
 from comdefend.errors import RequestError
-from comdefend.evaluation import Report, evaluate
+from comdefend.evaluation import Report, Result, evaluate
 from comdefend.evaluation.batches import WORTH, Batches, Made
 from comdefend.evaluation.report import BATCHES, earlier, write_report
 from tests.conftest import TinyClassifier
@@ -31,7 +32,16 @@ def attacked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-def run(sample: ImageSet, batches: Path | None, *, stop_at: int | None = None) -> Report:
+def run(
+    sample: ImageSet,
+    batches: Path | None,
+    *,
+    stop_at: int | None = None,
+    known: Sequence[Result] = (),
+    keep: Callable[[Sequence[Result]], None] | None = None,
+    examples: int = 8,
+    epsilons: Sequence[float] = (8 / 255,),
+) -> Report:
     """Ten images in batches of three, interrupted when so many steps are done."""
 
     def progress(done: int, _: int, __: str) -> None:
@@ -39,8 +49,9 @@ def run(sample: ImageSet, batches: Path | None, *, stop_at: int | None = None) -
             raise KeyboardInterrupt
 
     return evaluate(
-        TinyClassifier(classes=10).eval(), "gaussian", data=sample, attacks=["pgd"], epsilons=[8 / 255],
-        protocols=["fixed"], limit=10, batch=3, batches=batches, progress=progress,
+        TinyClassifier(classes=10).eval(), "gaussian", data=sample, attacks=["pgd"],
+        protocols=["fixed"], limit=10, batch=3, batches=batches, progress=progress, known=known, keep=keep,
+        examples=examples, epsilons=epsilons,
     )  # fmt: skip
 
 
@@ -61,6 +72,44 @@ def test_an_attack_goes_on_with_the_batch_that_was_interrupted(
     assert same[0] == same[1]
     for one, other in zip(whole.examples, again.examples, strict=True):
         assert torch.equal(one.adversarial, other.adversarial)
+
+
+def test_pictures_of_what_was_known_come_from_the_first_batch(
+    sample: ImageSet, tmp_path: Path, attacked: list[int]
+) -> None:
+    budgets, folder = (16 / 255, 1 / 255), tmp_path / "batches"
+    whole = run(sample, None, epsilons=budgets)
+    made: list[list[Result]] = []
+    with pytest.raises(KeyboardInterrupt):  # in the second attack; the first breaks more, and is done
+        run(sample, folder, stop_at=9, keep=lambda results: made.append(list(results)), epsilons=budgets)
+    assert len(list(folder.iterdir())) == 2  # one of each
+    attacked.clear()
+    again = run(sample, folder, known=made[-1], epsilons=budgets)
+    assert attacked == [3, 3, 1]
+    assert not folder.exists()
+    ((one,), (other,)) = whole.examples, again.examples
+    assert "16/255" in one.title
+    assert one.title == other.title
+    assert torch.equal(one.adversarial, other.adversarial)
+    assert torch.equal(one.predictions["gaussian"], other.predictions["gaussian"])
+
+
+def test_without_what_was_kept_pictures_are_of_a_few_images_attacked_again(
+    sample: ImageSet, tmp_path: Path, attacked: list[int]
+) -> None:
+    whole = run(sample, None, examples=0)
+    attacked.clear()
+    (example,) = run(sample, tmp_path, known=whole.results, examples=1).examples
+    assert attacked == [3]
+    assert len(example.adversarial) == 1
+
+
+def test_what_no_picture_needs_is_not_kept(sample: ImageSet, tmp_path: Path, attacked: list[int]) -> None:
+    folder = tmp_path / "batches"
+    with pytest.raises(KeyboardInterrupt):
+        run(sample, folder, stop_at=8, examples=0, epsilons=(16 / 255, 1 / 255))
+    assert attacked == [3, 3, 3, 1]
+    assert not folder.exists()
 
 
 def test_what_is_damaged_or_of_another_attack_is_made_again(

@@ -1,4 +1,6 @@
-"""Adversarial images of the attack that is under way, batch by batch: interrupted, it loses one of them."""
+"""Adversarial images of the attack that is under way, batch by batch: interrupted, it loses one of them. The
+first batch of each attack stays until the evaluation has drawn its pictures.
+"""
 
 import json
 from contextlib import suppress
@@ -54,9 +56,11 @@ class Batches:
         with replacing(self._file(start)) as temporary:
             save_file({"images": made.images.cpu().contiguous()}, temporary, {"facts": facts})
 
-    def forget(self) -> None:
-        """Remove all: the attack is done. The folder goes with the last that is in it."""
-        _remove(self.folder, self.fingerprint)
+    def forget(self, *, but_first: bool = False) -> None:
+        """Remove all, or all but the first batch: the attack is done. The folder goes with the last that is
+        in it.
+        """
+        _remove(self.folder, self.fingerprint, but=self._file(0) if but_first else None)
 
     def _file(self, start: int) -> Path:
         return self.folder / f"{self.fingerprint}-{start}.safetensors"
@@ -67,8 +71,9 @@ def forget_all(folder: Path) -> None:
     _remove(folder, "[0-9a-f]" * 16)
 
 
-def _remove(folder: Path, fingerprints: str) -> None:
+def _remove(folder: Path, fingerprints: str, *, but: Path | None = None) -> None:
     for file in folder.glob(f"{fingerprints}-*.safetensors"):
-        file.unlink(missing_ok=True)
+        if file != but:
+            file.unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()

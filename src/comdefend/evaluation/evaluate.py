@@ -113,7 +113,7 @@ def evaluate(
       that nothing they depend on changed; `keep` is given all results so far after each situation,
       `keep_checks` the lines of each check that was made, and `progress` what is under way. `batches`: a
       folder for adversarial images of the attack under way, so that a long one goes on after an
-      interruption; what is of that attack leaves it when it is done.
+      interruption; when it is done all but its first batch leave, and that when the pictures are drawn.
 
     Raises `RequestError` where classifier, data and request do not fit, before any work, and `WorkError`
     where somebody's code fails or gives no numbers on the way.

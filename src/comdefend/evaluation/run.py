@@ -50,6 +50,7 @@ class Run:
             **provenance.made(),
         }  # fmt: skip
         self.found: dict[Situation, list[Result]] = {}
+        self.kept: dict[Situation, Batches] = {}
         self.first = judge.data.images(judge.chosen[:2]).to(judge.device)
         self.defence_digests = {name: _all_of(module, self.first) for name, module in judge.defences.items()}
         self.classifier_digests = _all_of(judge.classifier, self.first)
@@ -96,7 +97,8 @@ class Run:
         if self.keep:
             self.keep(self.results)
         if batches:
-            batches.forget()
+            batches.forget(but_first=self.examples > 0)
+            self.kept[situation] = batches
 
     def _by_who_knew_less(self, situation: Situation) -> Situation | None:
         """The same attack on the bare classifier by the gray-box attacker, who knew all that there is to know
@@ -148,7 +150,9 @@ class Run:
         return situation.attack is None or known.rounded is not None or not self.judge.in_eight_bits
 
     def pictures(self) -> list[Example]:
-        """For each attacker and protocol, and each defence that he knows, the attack that left least."""
+        """For each attacker and protocol, and each defence that he knows, the attack that left least. With
+        them everything is done, and no batch is kept any longer.
+        """
         strongest: dict[object, Situation] = {}
         for situation, results in self.found.items():
             if situation.threat_model is None or not self.examples:
@@ -158,13 +162,24 @@ class Run:
             if sum(r.accuracy for r in results) < sum(r.accuracy for r in self.found[best]):
                 strongest[group] = situation
         for situation in strongest.values():
-            if situation not in self.examples_of:  # its results were known: a few images are made again
-                most = min(self.judge.batch, 4 * self.examples)
-                few = replace(situation, limit=min(situation.limit or most, most))
-                example = self.judge.run(few, examples=self.examples).example
-                assert example is not None
-                self.examples_of[situation] = example
+            if situation not in self.examples_of:  # its results were known
+                self.examples_of[situation] = self._seen_again(situation)
+        for batches in self.kept.values():
+            batches.forget()
         return [self.examples_of[situation] for situation in strongest.values()]
+
+    def _seen_again(self, situation: Situation) -> Example:
+        """The picture of an attack from its first batch, where that was kept, and otherwise of a few images
+        that are attacked again.
+        """
+        start, clean, _ = next(self.judge.batches(situation.limit))
+        kept = self.kept.get(situation)
+        if kept and not kept.made(start, clean):
+            kept = None
+        few = len(clean) if kept else min(len(clean), 4 * self.examples)
+        example = self.judge.run(replace(situation, limit=few), examples=self.examples, kept=kept).example
+        assert example is not None
+        return example
 
     def tell(self, text: str) -> None:
         """Say what is under way beside the situations."""
