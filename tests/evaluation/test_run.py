@@ -44,6 +44,20 @@ def test_what_is_kept_is_not_run_again(sample: ImageSet, tmp_path: Path) -> None
     assert "clean" not in other
 
 
+def test_a_picture_of_few_images_does_not_meet_a_search_of_all(sample: ImageSet) -> None:
+    def run(epsilons: list[float], known: list[Result]) -> Report:
+        return evaluate(
+            TinyClassifier(classes=10).eval(), "gaussian", data=sample, attacks=["deepfool"],
+            protocols=["minimal"], epsilons=epsilons, known=known, limit=8, batch=8, examples=1,
+        )  # fmt: skip
+
+    larger = run([0.5], [])
+    both = run([0.5, 1 / 255], larger.results)
+    ((whole,), (few,)) = larger.examples, both.examples  # the larger budget leaves less
+    assert whole.title == few.title
+    assert len(few.adversarial) == 1
+
+
 def test_a_cell_asked_for_twice_is_counted_once(sample: ImageSet) -> None:
     made = evaluate(
         TinyClassifier(classes=10).eval(), ["none", "none"], data=sample,

@@ -185,7 +185,7 @@ class Judge:
         self.classifier, self.defences = classifier, defences
         self.data, self.chosen, self.labels = data, chosen, data.labels(chosen)
         self.seed, self.batch, self.device = seed, batch, device
-        self.searched: dict[tuple[Attack, int, int], Tensor] = {}
+        self.searched: dict[tuple[Attack, int, int, int], Tensor] = {}
         self.purified: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
         self._copies = {module: _copied(module) for module in (classifier, *defences.values())}
 
@@ -251,7 +251,7 @@ class Judge:
             if not isinstance(attack, BudgetFree):
                 return attack(situation.target, clean, truth, epsilon=epsilon)
             goal = attack.goal(truth)
-            key = (attack, id(situation.target), start)
+            key = (attack, id(situation.target), start, len(clean))
             if key not in self.searched:
                 # Kept for the next budgets, which follow at once; those of other attacks are done with.
                 self.searched = {k: v for k, v in self.searched.items() if k[:2] == key[:2]}

@@ -169,13 +169,13 @@ class Run:
         return [self.examples_of[situation] for situation in strongest.values()]
 
     def _seen_again(self, situation: Situation) -> Example:
-        """The picture of an attack from its first batch, where that was kept, and otherwise of a few images
-        that are attacked again.
+        """The picture of an attack from its first batch, where that or its twin's was kept, and otherwise of
+        a few images that are attacked again.
         """
         start, clean, _ = next(self.judge.batches(situation.limit))
-        kept = self.kept.get(situation)
-        if kept and not kept.made(start, clean):
-            kept = None
+        alike = (situation, self._by_who_knew_less(situation))
+        found = (self.kept[other] for other in alike if other in self.kept)
+        kept = next((batches for batches in found if batches.made(start, clean)), None)
         few = len(clean) if kept else min(len(clean), 4 * self.examples)
         example = self.judge.run(replace(situation, limit=few), examples=self.examples, kept=kept).example
         assert example is not None
