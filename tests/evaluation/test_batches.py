@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from comdefend.attacks import PGD, Goal
+from comdefend.attacks import FGSM, PGD, Attack, Goal
 from comdefend.data import ImageSet
 from comdefend.errors import RequestError
 from comdefend.evaluation import Report, Result, evaluate
@@ -21,13 +21,20 @@ from tests.conftest import TinyClassifier
 def attacked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images each batch had that was attacked; every batch is worth keeping."""
     found: list[int] = []
-    run = PGD.run
 
-    def counted(self: PGD, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
-        found.append(len(images))
-        return run(self, model, images, goal, epsilon)
+    def count(attack: type[FGSM] | type[PGD]) -> None:
+        run: Callable[..., Tensor] = attack.run
 
-    monkeypatch.setattr(PGD, "run", counted)
+        def counted(
+            self: Attack, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None
+        ) -> Tensor:
+            found.append(len(images))
+            return run(self, model, images, goal, epsilon)
+
+        monkeypatch.setattr(attack, "run", counted)
+
+    count(FGSM)
+    count(PGD)
     monkeypatch.setattr("comdefend.evaluation.batches.WORTH", 0.0)
     return found
 
@@ -92,6 +99,33 @@ def test_pictures_of_what_was_known_come_from_the_first_batch(
     assert one.title == other.title
     assert torch.equal(one.adversarial, other.adversarial)
     assert torch.equal(one.predictions["gaussian"], other.predictions["gaussian"])
+
+
+def test_what_two_attackers_make_alike_is_kept_once_for_the_pictures_of_both(
+    sample: ImageSet, tmp_path: Path, attacked: list[int]
+) -> None:
+    made: list[list[Result]] = []
+
+    def run(stop_at: str, known: Sequence[Result]) -> Report:
+        def progress(_: int, __: int, text: str) -> None:
+            if text.startswith(stop_at):
+                raise KeyboardInterrupt
+
+        return evaluate(
+            TinyClassifier(classes=10).eval(), "none", data=sample, attacks=["fgsm", "square:queries=2"],
+            knowledge=["gray-box", "white-box", "black-box"], protocols=["fixed"], epsilons=[8 / 255],
+            limit=10, batch=3, checks=False, batches=tmp_path / "batches", known=known, progress=progress,
+            keep=lambda results: made.append(list(results)),
+        )  # fmt: skip
+
+    with pytest.raises(KeyboardInterrupt):
+        run("black-box", [])
+    assert attacked == [3, 3, 3, 1]  # for the gray-box attacker, and for the white-box one, too
+    attacked.clear()
+    gray, white, _ = run("never", made[-1]).examples
+    assert attacked == []
+    assert (gray.title[:8], white.title[:9]) == ("gray-box", "white-box")
+    assert gray.adversarial.equal(white.adversarial)
 
 
 def test_without_what_was_kept_pictures_are_of_a_few_images_attacked_again(
