@@ -34,7 +34,7 @@ OFFICIAL = {"cifar10": ("enc20_0.0001", "dec20_0.0001"), "fashion-mnist": ("enc_
 THIRD_PARTY = f"{SHARED}/classifiers/classifiers.py:resnet20"
 
 DEVICE = os.environ.get("COMDEFEND_DEVICE", "cpu")
-"""What the robustness, frontier and ablation benchmarks compute on."""
+"""What the robustness and frontier benchmarks compute on."""
 
 DRAWS = 5
 """Of a random defence, for each gradient (EOT). Few: the check of more draws that a whole evaluation makes

@@ -27,7 +27,7 @@ from comdefend.evaluation.report import PARTS, RESULTS
 from comdefend.evaluation.worst_case import FEW
 
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import BUILD, DEVICE, DRAWS, ROOT, THIRD_PARTY, asked_for, official
+from measure import BUILD, DEVICE, DRAWS, ROOT, asked_for, official
 
 FOLDER = ROOT / "docs" / "results" / "robustness"
 
@@ -137,15 +137,13 @@ def begun_with(folder: Path) -> dict[str, str]:
 
 
 ADVERSARIAL = {
-    "cifar10": "cifar10-resnet9-adversarial-averaged",
+    "cifar10": "cifar10-resnet9-adversarial",
     "fashion-mnist": "fashion-mnist-resnet9-adversarial",
 }
-"""Adversarial training alone, by data: what the robust pairs begin with."""
+"""Adversarial training, by data."""
 
 SLOW = {"cifar10": 300, "fashion-mnist": FEW}
-"""Images for slow attacks, by data, on what was trained under attack: PGD leaves about as much of the robust
-pair of CIFAR-10 as of adversarial training alone, and AutoAttack less of both.
-"""
+"""Images for slow attacks, by data, on what was trained under attack: AutoAttack leaves less than PGD."""
 
 
 def _of(kind: str, epsilon: int, others: Mapping[str, str] | None = None) -> dict[str, Evaluation]:
@@ -179,19 +177,7 @@ EVALUATIONS = {
     **_of("cifar10", 8, {"shifted-jpeg": "benchmarks/shifted_jpeg.py:ShiftedJPEG"}),
     # A classifier that took no part in its training.
     "cifar10-guided": Evaluation("cifar10", "cifar10-resnet9", ("comdefend:weights=cifar10-guided",), 8),
-    # What is trained under attacks on itself is attacked through others as well, one of which was trained
-    # under attack, too.
-    "cifar10-robust": Evaluation(
-        "cifar10", "cifar10-robust-resnet9", ("comdefend:weights=cifar10-robust",), 8,
-        sources=("cifar10-resnet9-plain", "cifar10-resnet9-bim", THIRD_PARTY),
-        slow_limit=SLOW["cifar10"],
-    ),
     **_of("fashion-mnist", 25),
-    "fashion-mnist-robust": Evaluation(
-        "fashion-mnist", "fashion-mnist-robust-resnet9", ("comdefend:weights=fashion-mnist-robust",), 25,
-        sources=("fashion-mnist-resnet9-plain", weights_of(ADVERSARIAL["fashion-mnist"])),
-        slow_limit=SLOW["fashion-mnist"],
-    ),
 }  # fmt: skip
 
 

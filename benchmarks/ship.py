@@ -5,9 +5,7 @@
 
 With --facts-only what they reach goes into docs/results/alone/, and the weights stay where they are. Each
 folder is a finished run of `comdefend train`, which leaves weights in half precision: the scores are those of
-what ships. Where classifier and purifier were trained together, both ship; a classifier that was trained
-behind a purifier which stayed as it was is judged behind the one of its name that has shipped, so that one
-comes first.
+what ships.
 """
 
 import json
@@ -26,36 +24,29 @@ from comdefend.attacks import FGSM
 from comdefend.classifiers import build_classifier, load_classifier
 from comdefend.data import ImageSet, load_data
 from comdefend.device import fast_dtype
-from comdefend.evaluation import evaluate, wilson
+from comdefend.evaluation import Result, evaluate, wilson
 from comdefend.evaluation.reconstruction import reconstruction
 from comdefend.evaluation.worst_case import WORST
 from comdefend.model import ComDefend, ComDefendConfig
-from comdefend.purifiers import ComDefendPurifier, is_random, load_purifier
+from comdefend.purifiers import ComDefendPurifier, load_purifier
 from comdefend.purifiers.hgd import DUNet, DUNetConfig
 from comdefend.purifiers.pixelcnn import PixelCNN, PixelCNNConfig
 from comdefend.seeding import drawn_from
 from comdefend.zoo import Kind
 
 sys.path.insert(0, str(Path(__file__).parent))
-from measure import DRAWS, RESULTS, THIRD_PARTY
+from measure import RESULTS
 
 WEIGHTS = Path(zoo.__file__).parent / "weights"
 ALONE = RESULTS / "alone"
-PURIFIER = "purifier.safetensors"
 BATCH = 250
 ATTACKED = 300
-SAMPLED, SAMPLED_IF_RANDOM = 60, 20
+SAMPLED = 60
 EPSILONS = {"cifar10": 8, "fashion-mnist": 25}
-"""What a pair is judged at, in 1/255, whatever it was trained against."""
+"""Budgets in 1/255, whatever a classifier was trained against."""
 
 ATTACKS = ("fgsm", "bim", "mi-fgsm", "pgd")
-SOURCES = {
-    "cifar10": ["cifar10-resnet9-plain", "cifar10-resnet9-bim", THIRD_PARTY],
-    "fashion-mnist": ["fashion-mnist-resnet9-plain", "fashion-mnist-resnet9-bim"],
-}
-"""What a pair is attacked with, and by data the other classifiers that PGD is run on: who trains against
-attacks on a classifier may have taught it to mislead just these.
-"""
+"""What a classifier that was trained under attack is judged with."""
 
 NETWORKS: dict[Kind, Callable[[dict[str, Any]], nn.Module]] = {
     "purifier": lambda architecture: ComDefend(ComDefendConfig(**architecture)),
@@ -65,7 +56,7 @@ NETWORKS: dict[Kind, Callable[[dict[str, Any]], nn.Module]] = {
 }
 
 
-def score_purifier(network: nn.Module, known: zoo.Facts, data: ImageSet, _: Path) -> dict[str, Any]:
+def score_purifier(network: nn.Module, known: zoo.Facts, data: ImageSet) -> dict[str, Any]:
     """PSNR; of one that was guided by classifiers also what it does for the first of them."""
     assert isinstance(network, ComDefend)
     purifier = ComDefendPurifier(network)
@@ -92,18 +83,13 @@ def before_a_guide(purifier: nn.Module, guide: str, data: str) -> dict[str, Any]
     return {"guide": guide, **settings, "epsilon": f"{EPSILONS[data]}/255 linf", "right": right}
 
 
-def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet, run: Path) -> dict[str, Any]:
-    """Accuracy; of a classifier that saw purified images only, on purified images. Of one trained behind a
-    purifier under attack also what it withstands, image by image, on a part of the images, before an attacker
-    who does not know the purifier and before one who does, in the gradient mode that breaks most
-    of a hundred images and the one that adds most to it: a whole evaluation is benchmarks/robustness.py.
+def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet) -> dict[str, Any]:
+    """Accuracy; of a classifier that saw purified images only, on purified images.
+
+    Of one trained under attack also the worst case per image of a few fixed attacks on some images: a
+    whole evaluation is benchmarks/robustness.py.
     """
-    paired, reference = known.recipe.get("trains") == "pair", known.purifier
-    if (run / PURIFIER).is_file():
-        reference = f"comdefend:weights={run / PURIFIER}"
-    elif paired and reference != "none":  # as it ships, whatever noise training had
-        reference = f"comdefend:weights={known.name.rpartition('-')[0]}"
-    purifier = load_purifier(reference, channels=data.channels, data=known.data, dtype=fast_dtype("cpu"))
+    purifier = load_purifier(known.purifier, channels=data.channels, data=known.data, dtype=fast_dtype("cpu"))
 
     def logits(images: Tensor, _: Tensor) -> Tensor:
         with torch.no_grad():
@@ -111,54 +97,31 @@ def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet, run: 
         return found
 
     scores = _accuracy(logits, data)
-    if not paired:
+    if known.recipe["classifier"]["adversarial"] != "pgd":
         return scores
-    epsilon = EPSILONS[known.data]
-    name = "none" if reference == "none" else "pair"
-    random = is_random(purifier)
-    sources = SOURCES.get(known.data, [])
-    results = evaluate(
-        network, {"pair": purifier} if name == "pair" else {}, data=data, attacks=ATTACKS,
-        epsilons=epsilon / 255, protocols=["fixed"], knowledge=["gray-box", "white-box"], sources=sources,
-        checks=False, limit=ATTACKED, draws=DRAWS, examples=0,
-    ).results  # fmt: skip
-    modes = {  # what is made on the surrogate and tried on the pair has none
-        r.mode: None for r in results
-        if r.knowledge == "white-box" and (r.attack, r.defence, r.n) == ("pgd", name, ATTACKED) and r.mode
-    }  # fmt: skip
-    worst = {
-        r.knowledge.replace("-", "_"): r
-        for r in results if r.defence == name and r.attack == WORST and r.knowledge
-    }  # fmt: skip
+    (worst,) = _attacked(network, data, known.data, limit=ATTACKED)
     return {
-        **scores,
-        **{f"{level}_accuracy": found.accuracy for level, found in worst.items()},
-        **{f"{level}_interval": found.interval for level, found in worst.items()},
-        "attacked_images": ATTACKED, "epsilon": f"{epsilon}/255 linf", "attacks": list(ATTACKS),
-        "modes": list(modes), "draws": DRAWS if random else 1, "sources": sources,
-        "dtype": fast_dtype("cpu"),
-        "sample": on_sample(network, load_purifier(reference), known.data, epsilon, list(modes)),
+        **scores, "white_box_accuracy": worst.accuracy, "white_box_interval": worst.interval,
+        "attacked_images": ATTACKED, "epsilon": f"{EPSILONS[known.data]}/255 linf", "attacks": list(ATTACKS),
+        "sample": on_sample(network, known.data),
     }  # fmt: skip
 
 
-def on_sample(
-    network: nn.Module, purifier: nn.Module, data: str, epsilon: int, modes: list[str]
-) -> dict[str, Any]:
-    """How many of a few images of the shipped sample a pair gets right, clean and under PGD, computed in
-    float32: what a test can count again within a minute.
-    """
-    limit = SAMPLED_IF_RANDOM if is_random(purifier) else SAMPLED
-    settings = {"attacks": ["pgd"], "modes": modes, "limit": limit, "draws": DRAWS, "seed": 0}
+def on_sample(network: nn.Module, data: str) -> dict[str, Any]:
+    """How many of a few images of the shipped sample withstand the same attacks: what a test counts again."""
+    (worst,) = _attacked(network, f"sample:{data}", data, limit=SAMPLED)
+    return {"limit": SAMPLED, "right": worst.correct}
+
+
+def _attacked(network: nn.Module, data: ImageSet | str, name: str, *, limit: int) -> list[Result]:
     results = evaluate(
-        network, {"pair": purifier}, data=f"sample:{data}", epsilons=epsilon / 255, protocols=["fixed"],
-        knowledge=["gray-box", "white-box"], checks=False, examples=0, **settings,  # type: ignore[arg-type]
+        network, {}, data=data, attacks=ATTACKS, epsilons=EPSILONS[name] / 255, protocols=["fixed"],
+        knowledge=["white-box"], checks=False, limit=limit, examples=0,
     ).results  # fmt: skip
-    own = [r for r in results if r.defence == "pair"]
-    right = {r.knowledge or "clean": r.correct for r in own if r.attack in ("none", WORST)}
-    return {**settings, "right": right}
+    return [r for r in results if r.attack == WORST]
 
 
-def score_pixelcnn(network: nn.Module, _: zoo.Facts, data: ImageSet, __: Path) -> dict[str, Any]:
+def score_pixelcnn(network: nn.Module, _: zoo.Facts, data: ImageSet) -> dict[str, Any]:
     """Bits per dimension on 1,000 images, with the interval of the mean."""
     assert isinstance(network, PixelCNN)
     rows = data.pick(1000, seed=0)
@@ -173,7 +136,7 @@ def score_pixelcnn(network: nn.Module, _: zoo.Facts, data: ImageSet, __: Path) -
     }
 
 
-def score_denoiser(network: nn.Module, known: zoo.Facts, data: ImageSet, _: Path) -> dict[str, Any]:
+def score_denoiser(network: nn.Module, known: zoo.Facts, data: ImageSet) -> dict[str, Any]:
     """Accuracy of the classifier that guided it on denoised FGSM images at a fixed 8/255."""
     target = load_classifier(known.recipe["denoiser"]["classifier"])
 
@@ -186,7 +149,7 @@ def score_denoiser(network: nn.Module, known: zoo.Facts, data: ImageSet, _: Path
     return _accuracy(logits, data.subset(data.pick(1000, seed=0)))
 
 
-SCORES: dict[Kind, Callable[[nn.Module, zoo.Facts, ImageSet, Path], dict[str, Any]]] = {
+SCORES: dict[Kind, Callable[[nn.Module, zoo.Facts, ImageSet], dict[str, Any]]] = {
     "purifier": score_purifier,
     "classifier": score_classifier,
     "pixelcnn": score_pixelcnn,
@@ -194,14 +157,14 @@ SCORES: dict[Kind, Callable[[nn.Module, zoo.Facts, ImageSet, Path], dict[str, An
 }
 
 
-def ship(run: Path, file: str, made: dict[str, Any], *, facts_only: bool = False) -> zoo.Facts:
-    """One file of a run into the package; `made` says where the scores come from."""
-    source = run / file
+def ship(run: Path, made: dict[str, Any], *, facts_only: bool = False) -> zoo.Facts:
+    """The weights of a run into the package; `made` says where the scores come from."""
+    source = run / "weights.safetensors"
     known = zoo.Facts(**json.loads(source.with_suffix(".json").read_text()))
     data = load_data(known.data, split="test")
     network, facts = zoo.rebuild(str(source), NETWORKS[known.kind], kind=known.kind)
     with drawn_from(0):
-        scores = SCORES[known.kind](network, known, data, run)
+        scores = SCORES[known.kind](network, known, data)
     scores["measured"] = {"seed": 0, **made}
     facts = replace(facts, scores=scores, sha256="")
     if not facts_only:
@@ -227,6 +190,4 @@ if __name__ == "__main__":
     made = provenance.made()  # before the first weights change the checkout
     facts_only = "--facts-only" in sys.argv
     for folder in (word for word in sys.argv[1:] if word != "--facts-only"):
-        for file in ("weights.safetensors", PURIFIER):
-            if (Path(folder) / file).is_file():
-                print(json.dumps(asdict(ship(Path(folder), file, made, facts_only=facts_only))["scores"]))
+        print(json.dumps(asdict(ship(Path(folder), made, facts_only=facts_only))["scores"]))

@@ -10,7 +10,6 @@ from pages import COLUMNS, by_column, cell, decibel, origin, table_of
 
 from comdefend.evaluation import Result, read_results
 from comdefend.evaluation.plots import draw_line, pyplot
-from comdefend.model import ComDefendConfig
 
 PICTURE = "frontier.svg"
 
@@ -33,7 +32,7 @@ class Point:
     @property
     def rate(self) -> float:
         """Bits of code for each pixel."""
-        return ComDefendConfig(**self.facts["architecture"]).rate
+        return float(self.facts["architecture"]["bits"] / self.facts["architecture"]["block"] ** 2)
 
     @property
     def noise(self) -> float:

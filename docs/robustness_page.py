@@ -21,13 +21,11 @@ EVALUATIONS = {
     "cifar10-purified": "CIFAR-10, classifier trained on purified images",
     "cifar10-adversarial": "CIFAR-10, adversarial training",
     "cifar10-guided": "CIFAR-10, the guided purifier before a wider classifier",
-    "cifar10-robust": "CIFAR-10, the robust pair",
     "fashion-mnist": "Fashion-MNIST, classifier trained on clean images",
     "fashion-mnist-rivals": "Fashion-MNIST, classifier trained on clean images",
     "fashion-mnist-random": "Fashion-MNIST, classifier trained on clean images",
     "fashion-mnist-purified": "Fashion-MNIST, classifier trained on purified images",
     "fashion-mnist-adversarial": "Fashion-MNIST, adversarial training",
-    "fashion-mnist-robust": "Fashion-MNIST, the robust pair",
 }
 """Of benchmarks/robustness.py, with headings."""
 
@@ -98,26 +96,6 @@ def gains(folder: Path) -> str:
                 white_box += _marks(line.clean, _tried(results, line.defence), its, norm, twice)
             lines.append((title, label(line.defence), line.budget, *others, white_box))
     return "\n".join(table_of(("data and classifier", "defence", "epsilon", "clean", *KNOWN), lines))
-
-
-def pairs_compared(folder: Path) -> str:
-    """What each robust pair adds to its own classifier alone, and to adversarial training alone."""
-    lines = []
-    for kind in ("cifar10", "fashion-mnist"):
-        pair, trained = (_results(folder, f"{kind}-{name}") for name in ("robust", "adversarial"))
-        # Of a classifier alone the gray-box attacker knows all.
-        known = [
-            replace(r, threat_model=replace(r.threat_model, knowledge="gray-box"))
-            for r in trained if r.attack == WORST and r.threat_model
-        ]  # fmt: skip
-        own = [r for r in pair if r.defence != "none"]
-        for title, alone in (
-            ("its own classifier alone", [r for r in pair if r.defence == "none"]),
-            ("adversarial training alone", [*trained, *known]),
-        ):
-            for line, cells in tables.gains([*own, *alone]):
-                lines.append((f"`{line.defence.rpartition('=')[2]}`", title, line.budget, *cells))
-    return "\n".join(table_of(("pair of", "beside", "epsilon", "clean", *KNOWN), lines))
 
 
 def rounding(folder: Path) -> str:

@@ -25,9 +25,7 @@ from comdefend.paper import EXPERIMENTS
 from comdefend.paper.experiments import show
 
 sys.path.insert(0, str(Path(__file__).parent))
-import ablations_page
 import frontier_page
-import gray_box_page
 import robustness_page
 import untouched_page
 from pages import decibel, origin, table_of
@@ -42,21 +40,15 @@ ROBUSTNESS = RESULTS / "robustness"
 """What benchmarks/robustness.py left."""
 FRONTIER = RESULTS / "frontier"
 """What benchmarks/frontier.py left; its picture is drawn there too."""
-ALONE = RESULTS / "alone"
-"""What benchmarks/ship.py left of classifiers that do not ship."""
-ABLATIONS = RESULTS / "ablations"
-"""What benchmarks/ablations.py left."""
 UNTOUCHED = RESULTS / "untouched"
 """What benchmarks/untouched.py left."""
-GRAY_BOX = RESULTS / "gray-box"
-"""What benchmarks/gray_box.py left."""
 SCHEMAS: dict[Path, tuple[str, Any]] = {
     ROOT / "docs" / "results.schema.json": ("Results of comdefend", list[Result]),
     ROOT / "docs" / "checks.schema.json": ("Checks of an evaluation of comdefend", list[Check]),
 }
 PAGES = (
     ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "robustness.md",
-    ROOT / "docs" / "frontier.md", ROOT / "docs" / "robust.md",
+    ROOT / "docs" / "frontier.md",
     ROOT / "docs" / "untouched.md",
     *sorted((ROOT / "docs" / "paper").glob("*.md")),
 )  # fmt: skip
@@ -129,38 +121,6 @@ def zoo_table() -> str:
     return "\n".join(table_of(heads, lines))
 
 
-def pairs() -> str:
-    """What is reached by what was trained under attack: pairs, as the zoo's facts record it, and classifiers
-    alone, which do not ship.
-    """
-    heads = (
-        "classifier", "purifier", "clean", "gray-box", "white-box, PGD", "images attacked", "purifier's PSNR",
-    )  # fmt: skip
-    lines = []
-    measured: list[dict[str, Any]] = []
-    alone = [zoo.Facts(**json.loads(file.read_text())["facts"]) for file in ALONE.glob("*.json")]
-    for facts in sorted([*map(zoo.facts, zoo.names("classifier")), *alone], key=lambda f: f.name):
-        name, scores = facts.name, facts.scores
-        if "white_box_accuracy" not in scores:
-            continue
-        paired = facts.purifier != "none"
-        cells = [
-            f"{100 * scores[f'{key}accuracy']:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
-            for key, (low, high) in (
-                ("test_", scores["interval"]),
-                *((f"{k}_box_", scores[f"{k}_box_interval"]) for k in ("gray", "white")),
-            )
-        ]
-        behind = name.rpartition("-")[0]
-        quality = f"{zoo.facts(behind).scores['test_psnr']:.2f} dB" if paired else "-"
-        attacked = f"{scores['attacked_images']}, {scores['epsilon']}"
-        lines.append((f"`{name}`", f"`{behind}`" if paired else "none", *cells, attacked, quality))
-        measured.append(scores["measured"])
-    if not measured:
-        return "None yet."
-    return "\n".join([*table_of(heads, lines), "", origin(*measured)])
-
-
 def schema(title: str, kind: Any) -> str:
     """The JSON Schema of files that hold one kind of record."""
     made = TypeAdapter(kind).json_schema()
@@ -181,14 +141,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "shipped-cifar10": lambda: _accuracies("shipped-cifar10"),
     "shipped-fashion-mnist": lambda: _accuracies("shipped-fashion-mnist"),
     "zoo": zoo_table,
-    "pairs": pairs,
     "robustness-summary": lambda: robustness_page.summary(ROBUSTNESS),
     "robustness-gains": lambda: robustness_page.gains(ROBUSTNESS),
-    "pairs-compared": lambda: robustness_page.pairs_compared(ROBUSTNESS),
     "robustness-rounding": lambda: robustness_page.rounding(ROBUSTNESS),
     "frontier": lambda: frontier_page.table(FRONTIER),
-    "ablations": lambda: ablations_page.table(ABLATIONS),
-    "trained-gray-box": lambda: gray_box_page.table(GRAY_BOX),
     "untouched": lambda: untouched_page.table(UNTOUCHED),
     "untouched-parts": lambda: untouched_page.parts(UNTOUCHED),
     **{

@@ -1,8 +1,9 @@
 """The tables of docs/untouched.md, from what benchmarks/untouched.py left."""
 
+import json
 from pathlib import Path
+from typing import Any
 
-import ablations_page
 from pages import COLUMNS, attacked, by_column, cell, origin, table_of, worst_case
 
 from comdefend.evaluation import Result, read_results
@@ -65,5 +66,30 @@ def table(folder: Path) -> str:
 
 
 def parts(folder: Path) -> str:
-    """What each part of the training is worth."""
-    return ablations_page.table(folder, CHANGED)
+    """A line for each part of the training that was measured, with the columns that any of them has.
+
+    Those after the first have the paired difference from it.
+    """
+    lines: list[tuple[str, str, dict[str, Result | None]]] = []
+    made: list[dict[str, Any]] = []
+    whole: dict[str, Result | None] = {}
+    for number, (name, words) in enumerate(CHANGED.items()):
+        facts_file = folder / f"{name}.facts.json"
+        if not facts_file.is_file():
+            continue
+        facts = json.loads(facts_file.read_text())
+        results = read_results(folder / f"{name}.json")
+        found = by_column(results)
+        if number == 0:
+            whole = found
+        lines.append((words, f"{facts['psnr']:.1f}" if "psnr" in facts else "-", found))
+        made += map(vars, results)
+    if not made:
+        return "Not run yet."
+    columns = [column for column in COLUMNS if any(found[column] for _, _, found in lines)]
+    most = max(found["clean"].n for _, _, found in lines if found["clean"])
+    rows = [
+        (words, psnr, *(cell(found[c], most, None if found is whole else whole.get(c)) for c in columns))
+        for words, psnr, found in lines
+    ]
+    return "\n".join([*table_of(("changed", "PSNR", *columns), rows), "", origin(*made)])

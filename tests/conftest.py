@@ -45,13 +45,10 @@ def grey_sample() -> ImageSet:
     return load_data("sample:fashion-mnist")
 
 
-def tiny_model(
-    channels: int = 3, bits: int = 6, *, block: int = 1, cuts: int = 1, spread: float = 0.0
-) -> ComDefend:
+def tiny_model(channels: int = 3, bits: int = 6, *, block: int = 1) -> ComDefend:
     """A ComDefend of a few hundred weights, with the same parts and a reach of six pixels (or blocks)."""
     config = ComDefendConfig(
-        image_channels=channels, bits=bits, com_widths=(5, 4), rec_widths=(4, 5), block=block, cuts=cuts,
-        spread=spread,
+        image_channels=channels, bits=bits, com_widths=(5, 4), rec_widths=(4, 5), block=block
     )  # fmt: skip
     model = ComDefend(config, gain=20.0)
     initialise(model, seed=1)

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def tiny_weights(tmp_path: Path) -> str:
     """A reference to weights of a tiny purifier, so that commands are quick."""
     model = tiny_model()
     model.com.fold_gain()
-    facts = zoo.Facts("tiny", "purifier", model.config.to_dict(), data="none", made="a test")
+    facts = zoo.Facts("tiny", "purifier", asdict(model.config), data="none", made="a test")
     zoo.write(model, facts, tmp_path / "tiny.safetensors")
     return f"comdefend:weights={tmp_path / 'tiny.safetensors'}"
 

@@ -37,7 +37,7 @@ def convolved_in(network: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyP
     return seen
 
 
-@pytest.mark.parametrize("reference", ["comdefend:weights=cifar10-robust", "hgd"])
+@pytest.mark.parametrize("reference", ["comdefend:weights=cifar10-guided", "hgd"])
 def test_purifiers_convolve_in_float32_where_the_processor_has_no_bfloat16(
     reference: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,7 +103,7 @@ def test_float32_is_left_alone() -> None:
 
 def test_a_purifier_answers_the_same_whatever_the_processor_has(monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    purifier = load_purifier("comdefend:weights=cifar10-robust", dtype="bfloat16")
+    purifier = load_purifier("comdefend:weights=cifar10-guided", dtype="bfloat16")
     found = []
     for has in (True, False):
         monkeypatch.setattr(convolution, "HAS_BFLOAT16", has)

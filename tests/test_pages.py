@@ -11,17 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from comdefend import zoo
 from comdefend.atomic import write_json
 from comdefend.attacks import Norm
 from comdefend.data import ImageSet
 from comdefend.evaluation import Result, read_results, wilson, write_results
 from comdefend.evaluation.checks import Check
 from comdefend.evaluation.checks.probe import L2
-from comdefend.evaluation.results import Knowledge, ThreatModel, pack
+from comdefend.evaluation.results import ThreatModel, pack
 from comdefend.evaluation.worst_case import worst_cases
 from comdefend.purifiers import JPEG
-from comdefend.training import load_recipe
 from tests.conftest import ROOT
 
 MADE = {
@@ -101,68 +99,34 @@ def test_the_frontier_has_a_line_and_marks_for_each_point(
     assert b"<svg" in drawn
 
 
-def test_ablations_are_shown_in_their_order_with_and_without_a_purifier(
+def test_parts_of_the_training_are_shown_in_their_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = load("ablations_page", monkeypatch)
-    assert page.table(tmp_path) == "Not run yet."
-    for name, defence, facts in (("no-purifier", "none", {}), ("whole", "comdefend", {"psnr": 24.04})):
+    page = load("untouched_page", monkeypatch)
+    assert page.parts(tmp_path) == "Not run yet."
+    for name, defence, facts in (("pixels", "none", {}), ("whole", "comdefend", {"psnr": 24.04})):
         (tmp_path / f"{name}.facts.json").write_text(json.dumps({**facts, **MADE}))
         write_results(tmp_path / f"{name}.json", everything("own.safetensors", defence))
-    _, _, whole, alone, *_ = page.table(tmp_path).splitlines()
+    _, _, whole, alone, *_ = page.parts(tmp_path).splitlines()
     assert whole.startswith("| nothing | 24.0 | 87.5 ")
-    assert alone.startswith("| no purifier")
+    assert alone.startswith("| no guides")
     assert alone.split("|")[2].strip() == "-"
     assert alone.split("|")[3].split()[:2] == ["87.5,", "+0.0"]  # the difference from the whole
 
 
-def test_ablations_have_intervals_of_their_own_where_the_whole_was_not_measured(
+def test_parts_of_the_training_have_the_columns_that_were_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = load("ablations_page", monkeypatch)
-    (tmp_path / "one-cut.facts.json").write_text(json.dumps(MADE))
-    write_results(tmp_path / "one-cut.json", everything("own.safetensors", "comdefend"))
-    line = page.table(tmp_path).splitlines()[2]
-    assert line.startswith("| one cut, the paper's | - | 87.5 [")
-
-
-def test_ablations_have_the_columns_that_were_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    page = load("ablations_page", monkeypatch)
+    page = load("untouched_page", monkeypatch)
     results = [
         r for r in everything("own.safetensors", "comdefend")
         if r.threat_model is None or r.threat_model.epsilon == 8 / 255
     ]  # fmt: skip
     (tmp_path / "whole.facts.json").write_text(json.dumps(MADE))
     write_results(tmp_path / "whole.json", results)
-    heads = [head.strip() for head in page.table(tmp_path).splitlines()[0].split("|")[1:-1]]
+    heads = [head.strip() for head in page.parts(tmp_path).splitlines()[0].split("|")[1:-1]]
     wanted = ["clean", "8/255", "BIM-50, 8/255", "other networks', 8/255", "white-box, 8/255"]
     assert heads == ["changed", "PSNR", *wanted]
-
-
-def test_the_ablations_of_the_benchmark_are_those_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    benchmark = load("ablations", monkeypatch, "benchmarks")
-    assert list(benchmark.ABLATIONS) == list(load("ablations_page", monkeypatch).CHANGED)
-    recipes = {name: benchmark.recipe_of(name) for name in benchmark.ABLATIONS}
-    assert len({str(recipe.to_dict()) for recipe in recipes.values()}) == len(recipes)
-    own = {name: benchmark.purifier_of(name) for name in benchmark.ABLATIONS}
-    usual = load_recipe(benchmark.PURIFIER).to_dict()
-    for name, recipe in recipes.items():
-        others = own[name]
-        assert (others is None) == (recipe.pair.purifier in (recipes["whole"].pair.purifier, "none")), name
-        assert others is None or others.to_dict() != usual, name
-
-
-def test_an_ablation_of_the_purifier_stands_behind_weights_that_its_own_purifier_training_leaves(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    benchmark = load("ablations", monkeypatch, "benchmarks")
-    made = {"purifier": Path("runs/ablations/purifier-0/weights.safetensors")}
-    monkeypatch.setattr(benchmark, "run_folder", lambda recipe, stem: made[stem.name].parent)
-    behind = benchmark.recipe_of("half-bits").pair.purifier
-    assert behind == f"comdefend:weights={made['purifier']}"
-    assert behind not in benchmark.recipe_of("whole").pair.purifier
 
 
 def test_classifiers_that_stay_as_they_are_have_a_line_for_each_purifier(
@@ -218,46 +182,6 @@ def test_the_parts_of_the_guided_training_meet_one_attack_and_have_a_file_each(
         own = [r.defence for r in read_results(tmp_path / f"{name}.json")]
         assert own == ["none", facts["of"]]
         assert facts["of"].endswith(f"/{name}")
-
-
-def test_pairs_trained_against_who_does_not_know_them_have_a_column_each(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    benchmark, page = load("gray_box", monkeypatch, "benchmarks"), load("gray_box_page", monkeypatch)
-    assert set(benchmark.PAIRS) == set(page.PAIRS)
-    for name, pair in benchmark.PAIRS.items():
-        assert page.PAIRS[name][1] == pair.epsilon
-        assert sum(other.endswith(page.UNDER_ATTACK) for other in pair.others) == 1
-
-    def made(attack: str, right: str, knowledge: Knowledge = "gray-box", **way: str) -> Result:
-        """`right` has a 1 for each image that is."""
-        mask = torch.tensor([image == "1" for image in right])
-        threat = ThreatModel("linf", 8 / 255, knowledge, "untargeted") if attack != "none" else None
-        found = result("net", "own", int(mask.sum()), attack, threat_model=threat, protocol="fixed", **way)
-        return replace(found, n=len(right), right=pack(mask), interval=wilson(found.correct, len(right)))
-
-    shown = [
-        result("net", "none", 1), made("none", "11111110"), made("none", "1111"),
-        made("fgsm", "01111110"), made("bim", "10111110"), made("pgd", "11011110"),
-        made("pgd", "11101110", source="path/net.py:it"),
-        made("pgd", "11110100", source="cifar10-resnet9-bim"),
-        made("bim:steps=50,step=0.04", "1100"), made("pgd", "1000", "white-box", mode="identity"),
-    ]  # fmt: skip
-    write_results(tmp_path / "cifar10.json", shown)
-    assert page.table(tmp_path) == "Not run yet."  # not measured to its end
-    write_json(tmp_path / "cifar10.facts.json", {})
-    head, _, *lines, _, _ = page.table(tmp_path).splitlines()
-    assert head == "| attack | CIFAR-10, trained, 8/255 |"
-    cells = {title.strip(): cell.split() for _, title, cell, _ in (line.split("|") for line in lines)}
-    assert {title: cell[0] if cell else "" for title, cell in cells.items()} == {
-        "clean": "87.5", "FGSM on the classifier": "75.0", "BIM on the classifier": "75.0",
-        "MI-FGSM on the classifier": "", "PGD on the classifier": "75.0", "**these four**": "50.0",
-        "PGD on other networks trained on clean images": "75.0",
-        "PGD on a network trained under attack": "62.5", "**all of these**": "12.5",
-        "clean, the hundred alone": "100.0", "BIM with fifty steps on the classifier": "50.0",
-        "PGD through the purifier (white-box)": "25.0",
-    }  # fmt: skip
-    assert {title for title, cell in cells.items() if cell and cell[-1] == "n=4"} == set(list(cells)[-3:])
 
 
 def test_the_parts_of_an_evaluation_make_its_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,24 +373,3 @@ def test_storing_in_8_bits_undoes_a_part_of_the_smallest_perturbations(
         bare, stored, code = ([float(n) for n in re.findall(r"[\d.]+", c)] for c in line.split("|")[4:7])
         assert bare[2] < stored[1]  # whole intervals lie apart
         assert stored[2] < code[1]
-
-
-def test_an_ablation_is_done_when_it_was_measured_with_the_settings_and_weights_of_now(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    benchmark = load("ablations", monkeypatch, "benchmarks")
-    monkeypatch.setattr(benchmark, "RESULTS", tmp_path)
-    assert not benchmark.done("whole")
-    write_json(tmp_path / "whole.facts.json", {"psnr": 40.0})
-    assert not benchmark.done("whole")
-    write_json(tmp_path / "whole.facts.json", {"made_of": benchmark.made_of("whole")})
-    write_json(tmp_path / "trades.facts.json", {"made_of": benchmark.made_of("whole")})
-    assert benchmark.done("whole")
-    assert not benchmark.done("trades")
-    monkeypatch.setattr(benchmark, "EPSILON", 4 / 255)
-    assert not benchmark.done("whole")
-    monkeypatch.undo()
-    monkeypatch.setattr(benchmark, "RESULTS", tmp_path)
-    shipped = zoo.facts(benchmark.RECIPE)
-    monkeypatch.setattr(zoo, "facts", lambda _: replace(shipped, sha256="other weights"))
-    assert not benchmark.done("whole")

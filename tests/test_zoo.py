@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +28,7 @@ def write_tiny(path: Path, *, half: bool = False) -> zoo.Facts:
     model = tiny_model()
     model.com.fold_gain()
     known = zoo.Facts(
-        name="tiny", kind="purifier", architecture=model.config.to_dict(), data="none", made="a test"
+        name="tiny", kind="purifier", architecture=asdict(model.config), data="none", made="a test"
     )
     return zoo.write(model, known, path, half=half)
 
@@ -173,43 +174,15 @@ def test_facts_in_words_say_what_stood_in_front_and_who_attacked() -> None:
         "gray_box_accuracy": 0.4, "white_box_accuracy": 0.3, "attacked_images": 20, "epsilon": "8/255 linf",
     }  # fmt: skip
     scores = {"test_accuracy": 0.785, **attacked}
-    pair = {"trains": "pair", "pair": {"purifier": "comdefend"}}
-    known = zoo.Facts("x", "classifier", {}, "cifar10", "a test", recipe=pair, scores=scores)
+    known = zoo.Facts("x", "classifier", {}, "cifar10", "a test", scores=scores)
     expected = (
-        "78.5 % accuracy behind its purifier, "
-        "under attack 40.0 % gray-box and 30.0 % white-box (fixed, 8/255 linf, 20 images)"
+        "78.5 % accuracy, under attack 40.0 % gray-box and 30.0 % white-box (fixed, 8/255 linf, 20 images)"
     )
     assert known.in_words() == expected
     assert zoo.facts("cifar10-resnet9-purified").in_words().endswith("behind its purifier")
     assert zoo.facts("cifar10-resnet9-plain").in_words().endswith("% accuracy")
-    own = zoo.Facts("x", "purifier", {}, "cifar10", "a test", recipe=pair, scores={"test_psnr": 24.5})
+    own = zoo.Facts("x", "purifier", {}, "cifar10", "a test", scores={"test_psnr": 24.5})
     assert own.in_words() == "24.50 dB PSNR"
-
-
-@pytest.mark.parametrize("name", ["cifar10", "fashion-mnist"])
-def test_shipped_pairs_reach_on_the_sample_what_is_recorded(name: str) -> None:
-    """The counts of the very images and attacks that were counted when the pair was shipped, and these within
-    the interval of what it reaches on the test split.
-    """
-    scores = zoo.facts(f"{name}-robust-resnet9").scores
-    settings, epsilon = dict(scores["sample"]), float(scores["epsilon"].split("/")[0]) / 255
-    recorded = settings.pop("right")
-    found = evaluate(
-        f"{name}-robust-resnet9", {"pair": f"comdefend:weights={name}-robust"}, data=f"sample:{name}",
-        epsilons=epsilon, protocols=["fixed"], knowledge=["gray-box", "white-box"], checks=False, examples=0,
-        **settings,
-    ).results  # fmt: skip
-    right = {
-        r.knowledge or "clean": r.correct
-        for r in found
-        if r.defence == "pair" and r.attack in ("none", WORST)
-    }
-    assert right.keys() == recorded.keys() == {"clean", "gray-box", "white-box"}
-    for level, count in right.items():
-        assert abs(count - recorded[level]) <= 2, level  # other processors round otherwise
-        low, high = wilson(count, settings["limit"], z=3.3)
-        whole = scores["test_accuracy" if level == "clean" else f"{level.replace('-', '_')}_accuracy"]
-        assert low < whole < high, level
 
 
 def test_the_guided_purifier_does_on_the_sample_what_is_recorded() -> None:
@@ -239,8 +212,7 @@ def test_purifiers_of_few_bits_take_an_eighth_of_the_papers_arithmetic() -> None
         weights = sum(p.numel() for p in purifier.model.parameters() if p.dim() == 4)
         return weights / purifier.model.config.block**2
 
-    for name in ("cifar10-robust", "cifar10-guided"):
-        assert 8 * arithmetic(name) < arithmetic("cifar10"), name
+    assert 8 * arithmetic("cifar10-guided") < arithmetic("cifar10")
 
 
 def test_shipped_files_stay_small() -> None:

@@ -363,7 +363,7 @@ def convert(
         zoo.Facts(
             name=output.stem,
             kind="purifier",
-            architecture=model.config.to_dict(),
+            architecture=asdict(model.config),
             data="unknown",
             made=f"converted from {encoder.name} and {decoder.name}",
             licence="none stated by the authors",

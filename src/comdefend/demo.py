@@ -38,12 +38,6 @@ PARTS = (
         "other classifiers. The one here took no part in it and was not changed. Before some it does less: "
         "docs/untouched.md.",
     ),
-    Part(
-        "cifar10-robust-resnet9", "comdefend:weights=cifar10-robust", ("fgsm", "bim"), ("fixed",), "robust",
-        "The robust pair: a purifier whose code rounds instead of cutting in two, and the classifier that "
-        "was trained behind it under attack, for the same attacker. No part shows one who knows the "
-        "purifier: docs/robustness.md, docs/untouched.md and docs/robust.md do.",
-    ),
 )  # fmt: skip
 
 

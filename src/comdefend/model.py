@@ -12,15 +12,13 @@ No layer has a stride, so any H and W pass, and a pixel of the output depends on
 at most `ComDefendConfig.reach` (18) rows and columns away.
 
 What is not the paper's is `ComDefendConfig.block`: one code for each 2x2 or 4x4 block of pixels, at a
-lower rate and a fraction of the arithmetic; `code_noise`; and `cuts`: logits that are cut at several heights,
-not at zero alone. Without them, everything here is as published.
+lower rate and a fraction of the arithmetic. With `block=1`, everything here is as published.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
-from math import inf, log2
-from typing import Any
+from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -48,13 +46,7 @@ class ComDefendConfig:
     code (Eq. 3). `com_widths`, `rec_widths`: hidden channels, where they are not the paper's (the
     released Fashion-MNIST networks are a little wider). `block`: side of the square of pixels that
     shares one code of `bits` bits; the paper's is 1. Its pixels are folded into channels, so all
-    layers run on an image that is smaller by this factor in height and width. `code_noise`: standard
-    deviation of noise on the logits that `ComDefendPurifier` leaves in use, whatever training had; the paper
-    has none outside training. `cuts`: at how many heights logits are cut, the paper's at one, zero; more lie
-    at evenly spaced quantiles of a normal distribution around zero with standard deviation `spread`. The code
-    then says of each logit, in a bit for each height, which of them it passes (a thermometer code: Buckman et
-    al., 2018), and the reconstructor is given how many. A small change of the image then changes little in
-    the code, where with one cut it can turn the bit around.
+    layers run on an image that is smaller by this factor in height and width.
     """
 
     image_channels: int = 3
@@ -64,9 +56,6 @@ class ComDefendConfig:
     com_widths: tuple[int, ...] = COM_WIDTHS
     rec_widths: tuple[int, ...] = REC_WIDTHS
     block: int = 1
-    code_noise: float = 0.0
-    cuts: int = 1
-    spread: float = 0.0
 
     def __post_init__(self) -> None:
         # Read back from JSON they are lists.
@@ -82,14 +71,6 @@ class ComDefendConfig:
             )
         if not (0 <= self.phi < inf and 0 <= self.lam < inf):
             raise ValueError(f"phi ({self.phi}) and lam ({self.lam}) must be finite and not negative")
-        if not (isinstance(self.code_noise, int | float) and 0 <= self.code_noise < inf):
-            raise ValueError(f"code_noise is {self.code_noise!r}; it must be finite and not negative")
-        if not (isinstance(self.cuts, int) and 1 <= self.cuts <= 255):
-            raise ValueError(f"cuts is {self.cuts!r}; it must be a whole number from 1 to 255")
-        if not (isinstance(self.spread, int | float) and 0 <= self.spread < inf):
-            raise ValueError(f"spread is {self.spread!r}; it must be finite and not negative")
-        if (self.cuts > 1) != (self.spread > 0):
-            raise ValueError(f"cuts ({self.cuts}) and spread ({self.spread:g}) need each other")
         named = [("com_widths", w) for w in self.com_widths] + [("rec_widths", w) for w in self.rec_widths]
         for name, width in named:
             if not (isinstance(width, int) and 1 <= width <= 1024):
@@ -106,24 +87,8 @@ class ComDefendConfig:
 
     @property
     def rate(self) -> float:
-        """Bits of the code for one pixel of the image, of 24 (RGB) or 8 (grey). What `cuts` give for a logit
-        is one of `cuts + 1` numbers.
-        """
-        return log2(self.cuts + 1) * self.bits / self.block**2
-
-    @property
-    def length(self) -> int:
-        """Channels of the code: bits of one place, with several cuts before they are counted."""
-        return self.cuts * self.bits
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON, without `cuts` and `spread` where there is one cut: what was stored before there were
-        these stays what it was, to the byte.
-        """
-        settings = asdict(self)
-        if self.cuts == 1:
-            del settings["cuts"], settings["spread"]
-        return settings
+        """Bits of the code for one pixel of the image, of 24 (RGB) or 8 (grey)."""
+        return self.bits / self.block**2
 
 
 class ComCNN(nn.Module):
@@ -176,8 +141,7 @@ class ComDefend(nn.Module):
     """Both networks and the binary code between them.
 
     Images are float tensors N x image_channels x H x W in [0, 1], RGB; codes N x bits x H x W (of
-    blocks where `config.block` is not 1: see `ComCNN`), with several `cuts` N x (bits * cuts) x H x W, those
-    of a logit one after the other, the lowest first.
+    blocks where `config.block` is not 1: see `ComCNN`).
     """
 
     def __init__(self, config: ComDefendConfig | None = None, *, gain: float = 1.0) -> None:
@@ -193,45 +157,38 @@ class ComDefend(nn.Module):
         noise: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """The binary code, as booleans: the sigmoid of the logits cut at 0.5 (section 3.3), or at `cuts`."""
+        """The binary code, as booleans: the sigmoid of the logits cut at 0.5 (section 3.3).
+
+        `noise`: standard deviation of normal noise on the logits, as the authors add at test time.
+        """
         return self.logits(images, noise=noise, generator=generator) > 0
 
     def decompress(self, code: Tensor, like: Tensor | None = None) -> Tensor:
-        """The image that a code (booleans, or numbers in [0, 1]) stands for, of whole blocks. With several
-        cuts a code N x bits x H x W is taken for their means.
+        """The image that a code (booleans, or numbers in [0, 1]) stands for, of whole blocks.
 
         Cut to the height and width of `like`, where that is given.
         """
         parameter = next(self.rec.parameters())
-        code = code.to(parameter.dtype)
-        if code.shape[1] > self.config.bits:
-            code = code.unflatten(1, (self.config.bits, self.config.cuts)).mean(2)
-        reconstruction: Tensor = self.rec(code)
+        reconstruction: Tensor = self.rec(code.to(parameter.dtype))
         return reconstruction if like is None else reconstruction[..., : like.shape[-2], : like.shape[-1]]
 
     def logits(
         self, images: Tensor, *, noise: float = 0.0, generator: torch.Generator | None = None
     ) -> Tensor:
         """What `compress` compares with 0, in the shape of the code: logits with normal noise of standard
-        deviation `noise`, the same for all cuts, and of several cuts how far each is passed.
+        deviation `noise`.
         """
         logits: Tensor = self.com(images)
         if noise:
             logits = logits - noise * torch.empty_like(logits).normal_(generator=generator)
-        cuts = self.config.cuts
-        if cuts == 1:
-            return logits
-        quantiles = (torch.arange(cuts, device=logits.device) + 0.5) / cuts
-        heights: Tensor = self.config.spread * torch.special.ndtri(quantiles).to(logits.dtype)
-        return (logits[:, :, None] - heights[:, None, None]).flatten(1, 2)
+        return logits
 
     def forward(self, images: Tensor) -> Tensor:
         """Compress and decompress: the purified images. Not differentiable; see `soft`."""
         return self.decompress(self.compress(images), images)
 
     def soft(self, images: Tensor, *, temperature: float = 1.0) -> Tensor:
-        """The round trip with `sigmoid(logits / temperature)` for a code, differentiable; with several cuts
-        the mean of it over them.
+        """The round trip with `sigmoid(logits / temperature)` for a code, differentiable.
 
         At temperature 1 the derivative of the sigmoid is exactly zero in float32 for most of a
         trained code; an attack needs a temperature nearer to the size of the logits.

@@ -57,8 +57,7 @@ class Facts:
         """The reference of the purifier that a classifier was trained behind, "none" without one."""
         if self.kind != "classifier":
             return "none"
-        settings = self.recipe.get("pair" if self.recipe.get("trains") == "pair" else "classifier", {})
-        return str(settings.get("purifier", "none"))
+        return str(self.recipe.get("classifier", {}).get("purifier", "none"))
 
     @property
     def origin(self) -> dict[str, str]:

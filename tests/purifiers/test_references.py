@@ -137,6 +137,6 @@ def test_the_name_of_shipped_weights_is_their_purifier() -> None:
         found: torch.Tensor = load_purifier(reference)(at)
         return found
 
-    wanted = purified("comdefend:weights=cifar10-robust")
-    assert torch.equal(purified("cifar10-robust"), wanted)
-    assert torch.equal(purified("jpeg+cifar10-robust"), purified("cifar10-robust", purified("jpeg")))
+    wanted = purified("comdefend:weights=cifar10-guided")
+    assert torch.equal(purified("cifar10-guided"), wanted)
+    assert torch.equal(purified("jpeg+cifar10-guided"), purified("cifar10-guided", purified("jpeg")))

@@ -92,15 +92,14 @@ def test_files_that_are_no_recipes_are_refused(content: str, tmp_path: Path) -> 
         load_recipe(str(path))
 
 
-def test_a_pair_without_modes_of_its_own_is_the_run_that_it_was() -> None:
-    pair = load_recipe("cifar10-resnet9-adversarial").to_dict()["pair"]
-    assert not {"attack_modes", "trades", "mean_teacher"} & set(pair)
-    assert load_recipe("cifar10-robust-resnet9").to_dict()["pair"]["attack_modes"]
-
-
-def test_a_purifier_without_noise_of_its_own_is_the_run_that_it_was() -> None:
-    later = {"code_noise", "cuts", "spread", "noise_octaves", "matching", "guide_noise"}
-    later |= {"settling", "settling_temperature"}
-    assert not later & load_recipe("cifar10").to_dict()["purifier"].keys()
-    assert load_recipe("cifar10-robust").to_dict()["purifier"]["cuts"] > 1
-    assert load_recipe("cifar10-guided").to_dict()["purifier"]["matching"] > 0
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("classifier.average=1", r"classifier.average is 1.0; it must be in \[0, 1\)"),
+        ("classifier.pgd_steps=0", "classifier.pgd_steps is 0; it must be at least 1"),
+        ("classifier.epsilon=0", "classifier.epsilon is 0.0; it must lie above 0"),
+    ],
+)
+def test_impossible_adversarial_training_is_refused(override: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        load_recipe("cifar10-resnet9-adversarial", [override])

@@ -83,43 +83,6 @@ def test_a_folder_of_photographs_of_many_sizes_is_trained_on(
     assert facts.scores["images"] == 1
 
 
-@pytest.mark.parametrize("temperature", [0, 20])
-def test_networks_settle_on_the_codes_in_use_and_the_compressor_stays_where_asked(
-    tmp_path: Path, temperature: int
-) -> None:
-    sizes = ["purifier.com_widths=[8]", "purifier.rec_widths=[8]", "purifier.code_noise=60", "batch=20"]
-    sizes += ["purifier.cuts=3", "purifier.spread=40", "steps=60", "interval=30"]
-    sizes += [f"purifier.settling_temperature={temperature}"]
-    settling = purifier_recipe(*sizes, "purifier.settling=30")
-    assert start(settling, output=tmp_path, device="cpu", stop_after=1) is None
-    begun = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
-    with (tmp_path / "csv" / "metrics.csv").open() as file:
-        (halfway,) = (float(row["psnr"]) for row in csv.DictReader(file) if row["psnr"])
-    facts = start(settling, output=tmp_path, device="cpu", resume=True)
-    assert facts is not None
-    kept = load_comdefend(str(tmp_path / "weights.safetensors")).model.state_dict()
-    last = "com.layers.2"  # its gain is folded in
-    for name, tensor in kept.items():
-        before = begun[f"network.{name}"]
-        before = before * settling.purifier.gain if name.startswith(last) else before
-        if name.startswith("com") and not temperature:
-            torch.testing.assert_close(tensor, before, rtol=1e-3, atol=1e-3)  # kept in 16 bits
-        else:
-            assert (tensor - before).norm() > 0.01 * before.norm(), name
-    assert facts.scores["validation_psnr"] > halfway
-
-
-def test_settling_leaves_steps_to_both_networks(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"purifier\.settling is 6 of 6 steps; both networks need some"):
-        start(purifier_recipe("purifier.settling=6"), output=tmp_path, device="cpu")
-    with pytest.raises(RequestError, match=r"purifier\.settling is -1; it must not be negative"):
-        purifier_recipe("purifier.settling=-1")
-    with pytest.raises(RequestError, match=r"settling_temperature is -20\.0; it must be finite and not neg"):
-        purifier_recipe("purifier.settling=3", "purifier.settling_temperature=-20")
-    with pytest.raises(RequestError, match=r"settling_temperature needs settling"):
-        purifier_recipe("purifier.settling_temperature=20")
-
-
 def test_an_interrupt_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from comdefend.training.purifier import PurifierTraining
 
@@ -169,8 +132,9 @@ def test_a_classifier_is_trained_and_loads_by_path(tmp_path: Path) -> None:
 
 
 def classifier_recipe(*overrides: str) -> Recipe:
-    settings = ["data=sample:cifar10", "epochs=1", "interval=2", "batch=250", "validation_images=20"]
-    return load_recipe("cifar10-resnet9-plain", ["classifier.widths=[8,12]", *settings, *overrides])
+    settings = ["data=sample:cifar10", "interval=2", "batch=250", "validation_images=20"]
+    length = [] if any(o.startswith("steps=") for o in overrides) else ["epochs=1"]
+    return load_recipe("cifar10-resnet9-plain", ["classifier.widths=[8,12]", *settings, *length, *overrides])
 
 
 @pytest.mark.parametrize("adversarial", ["fgsm", "bim"])
@@ -192,6 +156,54 @@ def test_half_of_a_batch_is_attacked_within_the_budget_and_keeps_its_labels(
     assert float(moved.max()) <= 6 / 255 + 1e-6
     assert float(moved.mean()) > 1 / 255
     torch.testing.assert_close(loss, functional.cross_entropy(logits, torch.cat([labels[::2], labels[1::2]])))
+
+
+def test_pgd_attacks_the_whole_batch_within_the_budget(tmp_path: Path, sample: ImageSet) -> None:
+    recipe = classifier_recipe(
+        "classifier.adversarial=pgd", "classifier.epsilon=6", "classifier.cutout=0", "classifier.pgd_steps=3"
+    )
+    training = ClassifierTraining(recipe, sample, sample, cache=tmp_path)
+    training.log = Mock()  # type: ignore[method-assign]
+    images, labels = sample.images(range(8)), sample.labels(range(8))
+    seen: list[tuple[Tensor, Tensor]] = []
+    training.network.train().register_forward_hook(lambda _, x, logits: seen.append((x[0], logits)))
+    loss = training.training_step((images, labels), 0)
+    moved = (seen[-1][0].detach() - images).abs().flatten(1)
+    assert float(moved.max()) <= 6 / 255 + 1e-6
+    assert float(moved.mean(1).min()) > 1 / 255
+    torch.testing.assert_close(loss, functional.cross_entropy(seen[-1][1], labels))
+
+
+def test_adversarial_training_is_validated_under_attack(tmp_path: Path) -> None:
+    facts = start(classifier_recipe("classifier.adversarial=pgd", "steps=2"), output=tmp_path, device="cpu")
+    assert facts is not None
+    assert 0 <= facts.scores["validation_robust_accuracy"] <= 1
+    assert (facts.scores["images"], facts.scores["robust_images"]) == (20, 20)
+
+
+def test_the_mean_of_the_weights_is_kept_where_it_is_asked_for(tmp_path: Path) -> None:
+    kept = {}
+    for average in ("0", "0.5", "0.999"):
+        recipe = classifier_recipe(f"classifier.average={average}", "steps=4")
+        start(recipe, output=tmp_path / average, device="cpu")
+        kept[average] = load_file(tmp_path / average / "weights.safetensors")["head.weight"].float()
+    last = kept["0"]
+    assert (kept["0.5"] - last).norm() < (kept["0.999"] - last).norm()
+    assert not torch.equal(kept["0.5"], last)
+
+
+@pytest.mark.parametrize("adversarial", ["none", "pgd"])
+def test_a_resumed_classifier_with_a_mean_ends_with_the_weights_of_an_unbroken_one(
+    adversarial: str, tmp_path: Path
+) -> None:
+    recipe = classifier_recipe(
+        "classifier.average=0.9", f"classifier.adversarial={adversarial}", "steps=4", "batch=20"
+    )
+    whole = start(recipe, output=tmp_path / "whole", device="cpu")
+    assert start(recipe, output=tmp_path / "broken", device="cpu", stop_after=1) is None
+    resumed = start(recipe, output=tmp_path / "broken", device="cpu", resume=True)
+    assert whole is not None
+    assert whole == resumed
 
 
 def test_training_images_that_do_not_fit_are_refused_before_any_work(tmp_path: Path) -> None:
@@ -281,8 +293,7 @@ def test_a_pixelcnn_learns_to_code_images_in_fewer_bits(data: str, tmp_path: Pat
 def test_a_purifier_of_blocks_is_guided_by_classifiers(tmp_path: Path) -> None:
     options = [
         "data=sample:cifar10", "purifier.block=2", "purifier.bits=12", "purifier.com_widths=[8]",
-        "purifier.rec_widths=[8]", "purifier.code_noise=5", "purifier.cuts=3", "purifier.spread=9",
-        "purifier.noise=12",
+        "purifier.rec_widths=[8]", "purifier.noise=12",
         "purifier.guides=[cifar10-resnet9-plain,cifar10-resnet9-smooth]", "purifier.guidance=1",
         "purifier.matching=1", "purifier.guide_noise=9", "crop=null", "batch=20",
         "steps=30", "interval=30", "validation_images=20", "learning_rate=0.02", "warmup=0.1",
@@ -294,7 +305,6 @@ def test_a_purifier_of_blocks_is_guided_by_classifiers(tmp_path: Path) -> None:
         rows = [row for row in csv.DictReader(file) if row["guidance"]]
     assert all(float(row[part]) > 0 for row in rows for part in ("guidance", "matching"))
     purifier = load_comdefend(str(tmp_path / "weights.safetensors"))
-    assert (purifier.noise, purifier.model.config.cuts, purifier.model.config.spread) == (5, 3, 9)
     assert purifier(torch.rand(1, 3, 7, 5)).shape == (1, 3, 7, 5)
 
 

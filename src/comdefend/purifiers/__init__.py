@@ -69,7 +69,7 @@ def load_purifier(
 ) -> Purifier:
     """A purifier by reference: `NAME`, `NAME:key=value,...`, `PATH.py:FACTORY`, `a+b`, `none`.
 
-    The name of shipped ComDefend weights (`cifar10-robust`), or the path of others, stands for
+    The name of shipped ComDefend weights (`cifar10-guided`), or the path of others, stands for
     `comdefend:weights=` of them.
 
     `channels` are those of the images it will see and `data` the name of their data set: they choose

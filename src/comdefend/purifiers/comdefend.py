@@ -24,9 +24,6 @@ TILE = 256
 PIXELS_AT_ONCE = 2**17
 """How many pixels go through the networks together."""
 
-WIDEST = 256
-"""Channels of the paper's widest layer, for which `PIXELS_AT_ONCE` was chosen."""
-
 SURROGATE_TEMPERATURE = 50.0
 """Temperature of the surrogate's sigmoid: of the size of trained logits, so gradients get through."""
 
@@ -45,7 +42,7 @@ class ComDefendPurifier(Purifier):
     `pixels_at_once` bounds how many go through the networks together; a 256-channel float32 map of
     them takes a kilobyte each. `dtype`: what the networks compute in; bfloat16 is faster
     where the processor has it and changes a few bits of the code. `noise`: standard deviation of noise on
-    the logits, by default what comes with the weights; above 0 two calls differ. `order`, `noise`, and
+    the logits; above 0 two calls differ. `order`, `noise`, and
     `halo=0` with `tile=32` can follow the authors' released pipeline. `origin` says where the weights came
     from.
     """
@@ -62,7 +59,7 @@ class ComDefendPurifier(Purifier):
         tile: int = TILE,
         halo: int | None = None,
         order: Literal["rgb", "bgr"] = "rgb",
-        noise: float | None = None,
+        noise: float = 0.0,
         dtype: torch.dtype = torch.float32,
         pixels_at_once: int = PIXELS_AT_ONCE,
         origin: dict[str, str] | None = None,
@@ -71,7 +68,6 @@ class ComDefendPurifier(Purifier):
         for key, value in {"tile": tile, "halo": halo, "pixels_at_once": pixels_at_once}.items():
             if not isinstance(value, int | None):
                 raise RequestError(f"{key} is {value!r}; it must be a whole number of pixels")
-        noise = model.config.code_noise if noise is None else noise
         if not isinstance(noise, int | float):
             raise RequestError(
                 f"noise is {noise!r}; it must be a number, the standard deviation on the logits"
@@ -110,17 +106,15 @@ class ComDefendPurifier(Purifier):
         return self._tiled(self._whole, images)
 
     def compress(self, images: Tensor) -> Tensor:
-        """The binary code of images in [0, 1]: booleans, N x bits x H x W (or a value for each block); where
-        logits are cut at several heights N x (bits * cuts) x H x W.
-        """
+        """The binary code of images in [0, 1]: booleans, N x bits x H x W, or one code for each block."""
         images = check_images(images, channels=self.image_channels)
         return self._tiled(self._code, images, block=self.model.config.block)
 
     def decompress(self, code: Tensor) -> Tensor:
-        """The images that a code stands for: of booleans N x (bits * cuts) x H x W float32 N x C x H x W in
+        """The images that a code stands for: of booleans N x bits x H x W float32 N x C x H x W in
         [0, 1], with H and W times the side of a block. Raises `RequestError` for what is no such code.
         """
-        length = self.model.config.length
+        length = self.model.config.bits
         if code.ndim != 4 or code.shape[1] != length:
             raise RequestError(
                 f"the code has the shape {tuple(code.shape)}; N x {length} x H x W is needed, as of compress"
@@ -177,10 +171,9 @@ class ComDefendPurifier(Purifier):
 
     def _tiled(self, function: Callable[[Tensor], Tensor], images: Tensor, *, block: int = 1) -> Tensor:
         with torch.no_grad():
-            config = self.model.config
-            values = config.length / config.block**2  # a pixel's; many cuts may outgrow the networks
-            at_once = max(1, int(self.pixels_at_once * min(1, WIDEST / values)))
-            return apply_tiled(function, images, tile=self.tile, halo=self.halo, pixels=at_once, block=block)
+            return apply_tiled(
+                function, images, tile=self.tile, halo=self.halo, pixels=self.pixels_at_once, block=block
+            )
 
     def _whole(self, images: Tensor) -> Tensor:
         return self._ordered(self.model.decompress(self._code(images), images)).to(images.dtype)
@@ -202,7 +195,7 @@ def load_comdefend(
     tile: int = TILE,
     halo: int | None = None,
     order: Literal["rgb", "bgr"] = "rgb",
-    noise: float | None = None,
+    noise: float = 0.0,
     pixels_at_once: int = PIXELS_AT_ONCE,
 ) -> ComDefendPurifier:
     """The purifier with weights by name or path; by default the shipped ones that suit the images.
@@ -217,11 +210,20 @@ def load_comdefend(
             "weights 'comdefend': that is a purifier's reference, for load_purifier; here weights are named "
             f"({', '.join(zoo.names('purifier'))}, or a path)"
         )
-    model, known = zoo.rebuild(name, lambda found: ComDefend(ComDefendConfig(**found)), kind="purifier")
+    model, known = zoo.rebuild(name, _build, kind="purifier")
     return ComDefendPurifier(
         model, tile=tile, halo=halo, order=order, noise=noise, dtype=compute_in,
         pixels_at_once=pixels_at_once, origin=known.origin,
     )  # fmt: skip
+
+
+def _build(architecture: dict[str, Any]) -> ComDefend:
+    """The networks of a weights file; settings that only version 0.1 had are refused where it used them."""
+    settings = {**architecture}
+    for key, unused in {"code_noise": 0.0, "cuts": 1, "spread": 0.0}.items():
+        if (value := settings.pop(key, unused)) != unused:
+            raise ValueError(f"{key} is {value!r}, which comdefend 0.1 could do and this version cannot")
+    return ComDefend(ComDefendConfig(**settings))
 
 
 def hard_code(logits: Tensor, stand_in: Callable[[Tensor], Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ robustness of the CVPR 2018 white-box adversarial example defenses", 2018: 0 %).
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -36,9 +36,6 @@ class DUNetConfig:
             raise ValueError(f"image_channels is {self.image_channels}; it must be 1 or 3")
         if len(self.widths) < 2 or not all(isinstance(w, int) and 1 <= w <= 1024 for w in self.widths):
             raise ValueError(f"widths is {self.widths}; two or more numbers from 1 to 1024 are needed")
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class DUNet(nn.Module):

@@ -13,9 +13,8 @@ later pixels need again kept (`walk`), which is what makes PixelDefend bearable.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import log
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,9 +46,6 @@ class PixelCNNConfig:
         """For each logistic a weight; for each channel mean and scale; for each two channels a slope."""
         slopes = self.image_channels * (self.image_channels - 1) // 2
         return self.mixtures * (1 + 2 * self.image_channels + slopes)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class Layer(nn.Module):

@@ -1,7 +1,6 @@
 """What every training shares: batches, optimiser, schedule, scores, the check for NaN."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import Any
 
 import lightning
@@ -16,22 +15,8 @@ from comdefend.training.optimisers import make_optimiser, schedule_factor
 from comdefend.training.recipe import Recipe
 from comdefend.zoo import Kind
 
-WEIGHTS = "weights"
-"""The stem of the file of what a recipe is named for."""
-
 VALIDATION_SIDE = 128
 """Validation images larger than this, and than the crop of the recipe, are cut to their middle."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A network that a training leaves: the stem of its file, its name, what it is, and what rebuilds it."""
-
-    file: str
-    name: str
-    kind: Kind
-    network: nn.Module
-    architecture: dict[str, Any]
 
 
 class Training(lightning.LightningModule):
@@ -103,9 +88,9 @@ class Training(lightning.LightningModule):
     def architecture(self) -> dict[str, Any]:
         """The arguments that rebuild the network, for the facts."""
 
-    def parts(self) -> list[Part]:
-        """What was trained, called once after the last step; first what the recipe is named for."""
-        return [Part(WEIGHTS, self.recipe.name, self.kind, self.network, self.architecture())]
+    def trained(self) -> nn.Module:
+        """The network that is kept, called once after the last step."""
+        return self.network
 
     def judged_on(self) -> dict[str, int]:
         """How many images the scores are of, for the facts."""

@@ -1,9 +1,11 @@
 """Training classifiers: on clean images, and with the defences that change the training.
 
-Adversarial training (`classifier.adversarial`): Goodfellow et al., "Explaining and harnessing adversarial
-examples", 2015; Kurakin et al., "Adversarial machine learning at scale", 2017. Assumes attacks like those
-trained against. Known breaks: trained with one step, a network may learn to hide its gradient and
-fall to several (Tramer et al., 2018; Wong et al., 2020); trained in one norm, it holds little in another.
+Adversarial training (`classifier.adversarial`): with FGSM (Goodfellow et al., "Explaining and harnessing
+adversarial examples", 2015) or BIM (Kurakin et al., "Adversarial machine learning at scale", 2017) on half of
+every batch, or with PGD on all of it (Madry et al., "Towards deep learning models resistant to adversarial
+attacks", 2018). Assumes the norm and the budget of the training. Known breaks: trained with one step, a
+network may learn to hide its gradient and fall to several (Tramer et al., 2018; Wong et al., 2020);
+trained in one norm, it holds little in another.
 
 Label smoothing (`classifier.label_smoothing`): Szegedy et al., "Rethinking the Inception architecture",
 2016; as a defence Warde-Farley & Goodfellow, 2016. Assumes that an attack is led by the size of the
@@ -24,16 +26,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from comdefend import zoo
 from comdefend.atomic import replacing
-from comdefend.attacks import BIM, FGSM
+from comdefend.attacks import BIM, FGSM, PGD, Attack
 from comdefend.classifiers import build_classifier
 from comdefend.data import ImageSet
 from comdefend.errors import RequestError
 from comdefend.model import channels_last
 from comdefend.purifiers import load_purifier
+from comdefend.seeding import drawn_from
 from comdefend.training.base import Training, central_pixels
+from comdefend.training.batches import seeded
 from comdefend.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -41,18 +46,26 @@ log = logging.getLogger(__name__)
 KEPT_EVERY = 5000
 """Purified images between one saving and the next: a minute or two of a wide purifier on one core."""
 
-ADVERSARIES = {"fgsm": FGSM(), "bim": BIM(steps=5, step=0.3)}
-"""What adversarial training attacks with."""
+HALF_ATTACKED = {"fgsm": FGSM(), "bim": BIM(steps=5, step=0.3)}
+"""Attacks of which adversarial training sees half a batch, as their papers do; PGD attacks all of it."""
+
+VALIDATION_ATTACK = PGD(steps=10, step=0.25)
+"""What validation attacks with: more steps than training, to see a network that withstands a few
+steps only."""
+
+MAX_VALIDATION_ATTACKED = 500
+"""So many validation images are attacked, in whole batches."""
 
 
 class ClassifierTraining(Training):
     """A classifier under cross-entropy, validated by its accuracy.
 
     With `classifier.purifier` every image, validation images too, is purified once before training.
-    With `classifier.adversarial` half of every batch is attacked at the network as it stands (Kurakin
-    et al., "Adversarial machine learning at scale", ICLR 2017, section 3). With `classifier.start` training
-    goes on from there: a few epochs make a defended network of a trained one (for adversarial training:
-    Jeddi et al., "A simple fine-tuning is all you need", 2020).
+    With `classifier.adversarial` half of every batch ("fgsm", "bim") or all of it ("pgd") is attacked at the
+    network as it stands, and validation also measures the accuracy under `VALIDATION_ATTACK`. With
+    `classifier.average` the running mean of the weights is validated and kept. With `classifier.start`
+    training continues from those weights: a few epochs make a defended network of a trained one (for
+    adversarial training: Jeddi et al., "A simple fine-tuning is all you need", 2020).
     """
 
     kind = "classifier"
@@ -64,6 +77,20 @@ class ClassifierTraining(Training):
         self.cache = cache
         self.network = new_classifier(recipe, data)
         channels_last(self.network)
+        if recipe.classifier.adversarial != "none":
+            self.also = ("robust_accuracy",)
+        self.averaged: AveragedModel | None = None
+        if average := recipe.classifier.average:
+            self.averaged = AveragedModel(
+                self.network, multi_avg_fn=get_ema_multi_avg_fn(average), use_buffers=True
+            )
+            self.averaged.requires_grad_(False)  # the optimiser trains the network, the mean follows
+        self._attacked_images = 0
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept: the mean of the weights where there is one."""
+        return self.network if self.averaged is None else self.averaged.module
 
     def architecture(self) -> dict[str, Any]:
         return classifier_architecture(self.recipe, self.data)
@@ -83,22 +110,55 @@ class ClassifierTraining(Training):
         options = self.recipe.classifier
         if options.cutout:
             images = cutout(images, options.cutout, self.random())
-        if options.adversarial != "none":
-            images = torch.cat([self._attacked(images[::2], labels[::2]), images[1::2]])
+        if options.adversarial == "pgd":
+            attack = PGD(steps=options.pgd_steps, step=1.5 / options.pgd_steps)
+            images = self._attack(attack, self.network, images, labels, self.global_step)
+        elif options.adversarial != "none":
+            half = HALF_ATTACKED[options.adversarial]
+            attacked = self._attack(half, self.network, images[::2], labels[::2], self.global_step)
+            images = torch.cat([attacked, images[1::2]])
             labels = torch.cat([labels[::2], labels[1::2]])
         loss = functional.cross_entropy(self.network(images), labels, label_smoothing=options.label_smoothing)
         self.stop_on_nan(loss)
         self.log("loss", loss)
         return loss
 
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.network)
+
+    def on_validation_epoch_start(self) -> None:
+        self._attacked_images = 0
+
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
-        self.report((self.network(images).argmax(1) == labels).float().mean())
+        self.report((self.judged(images).argmax(1) == labels).float().mean())
+        if self.also and self._attacked_images < MAX_VALIDATION_ATTACKED:
+            self._attacked_images += len(images)
+            with torch.inference_mode(False), torch.enable_grad():
+                attacked = self._attack(
+                    VALIDATION_ATTACK, self.judged, images.clone(), labels.clone(), batch_idx
+                )
+            right = (self.judged(attacked).argmax(1) == labels).float().mean()
+            self.log("robust_accuracy", right, on_epoch=True, sync_dist=True)
 
-    def _attacked(self, images: Tensor, labels: Tensor) -> Tensor:
-        attack = ADVERSARIES[self.recipe.classifier.adversarial]
-        # In evaluation mode: statistics of attacked batches must not leak into the ones used for judging.
-        attacked = attack(self.network, images, labels, epsilon=self.recipe.classifier.epsilon / 255)
+    def judged_on(self) -> dict[str, int]:
+        images = len(self.validation)
+        if not self.also:
+            return {"images": images}
+        return {"images": images, "robust_images": min(images, self._attacked_images)}
+
+    def trained(self) -> nn.Module:
+        return self.judged
+
+    def _attack(
+        self, attack: Attack, network: nn.Module, images: Tensor, labels: Tensor, draw: int
+    ) -> Tensor:
+        """Attacked images; `draw` seeds the random start, with the recipe's seed and the process."""
+        epsilon = self.recipe.classifier.epsilon / 255
+        # The attack runs in evaluation mode: statistics of its batches must not leak into the kept ones.
+        with drawn_from(seeded(self.recipe.seed, 6, draw, self.global_rank).initial_seed()):
+            attacked = attack(network, images, labels, epsilon=epsilon)
         return attacked.contiguous(memory_format=torch.channels_last)
 
     def _purified(self, data: ImageSet, name: str) -> Tensor:

@@ -1,5 +1,6 @@
 """Training HGD: the denoiser is guided by the logits of the classifier that it will stand before."""
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ class DenoiserTraining(Training):
         return self._target[0].to(self.device)
 
     def architecture(self) -> dict[str, Any]:
-        return self.network.config.to_dict()
+        return asdict(self.network.config)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch

@@ -24,18 +24,6 @@ class PurifierOptions:
     block: int = 1
     com_widths: tuple[int, ...] = COM_WIDTHS
     rec_widths: tuple[int, ...] = REC_WIDTHS
-    code_noise: float = 0.0
-    """Noise on the logits of the finished purifier, in use; its training has `phi`."""
-    cuts: int = 1
-    """At how many heights the finished purifier cuts logits: see `ComDefendConfig`."""
-    spread: float = 0.0
-    """How far from zero these heights go: a standard deviation."""
-    settling: int = 0
-    """So many of the last steps train for codes as they are in use: cut, at several heights where there are
-    `cuts`, and with `code_noise`."""
-    settling_temperature: float = 0.0
-    """What the compressor learns while settling: 0 nothing, the reconstructor is trained alone; above 0 the
-    cut of a logit z counts as sigmoid(z / T) for its gradient."""
     noise: float = 0.0
     """Up to so much of it (in units of 1/255, each value up or down, as much in the whole image) is put on
     what is compressed, while the clean image is asked for."""
@@ -63,20 +51,11 @@ class PurifierOptions:
             com_widths=self.com_widths,
             rec_widths=self.rec_widths,
             block=self.block,
-            code_noise=self.code_noise,
-            cuts=self.cuts,
-            spread=self.spread,
         )
 
     def problems(self) -> Iterator[str]:
         if not 0 < self.gain < inf:
             yield f"gain is {self.gain}; it must be positive"
-        if self.settling < 0:
-            yield f"settling is {self.settling}; it must not be negative"
-        if not 0 <= self.settling_temperature < inf:
-            yield f"settling_temperature is {self.settling_temperature}; it must be finite and not negative"
-        if self.settling_temperature and not self.settling:
-            yield "settling_temperature needs settling"
         if not 0 <= self.noise <= 255:
             yield f"noise is {self.noise}; it must be from 0 to 255"
         if not 0 <= self.noise_octaves <= 8:
@@ -108,8 +87,12 @@ class ClassifierOptions:
     """Mirrored left to right in every second epoch."""
     cutout: int = 0
     """The side of a grey square put at a random place (0: none)."""
-    adversarial: Literal["none", "fgsm", "bim"] = "none"
-    """Half of every batch is attacked so, at `epsilon`."""
+    adversarial: Literal["none", "fgsm", "bim", "pgd"] = "none"
+    """The attack of the training: on half of every batch ("fgsm", "bim") or on all of it ("pgd")."""
+    pgd_steps: int = 2
+    """Steps of PGD in training; together they are one and a half times `epsilon` long."""
+    average: float = 0.0
+    """The decay of a running mean of the weights, which is kept instead of the last ones (0: no mean)."""
     epsilon: float = 8.0
     """In units of 1/255."""
     purifier: str = "none"
@@ -131,91 +114,10 @@ class ClassifierOptions:
             yield f"label_smoothing is {self.label_smoothing}; it must be in [0, 1)"
         if self.widths is not None and not (len(self.widths) > 1 and min(self.widths) >= 1):
             yield "widths must be two numbers or more, from 1 up"
-        yield from _of_budget(self.epsilon)
-
-
-@dataclass(frozen=True)
-class PairOptions:
-    """How a classifier (that of `ClassifierOptions`) is trained behind a purifier; see `pair.py`."""
-
-    purifier: str = "none"
-    """The reference of a comdefend to begin with, or "none"."""
-    tuned: bool = False
-    """Whether its networks are trained too, through the hard code."""
-    mode: str = "straight-through"
-    """The gradient that the hard code passes back: see `Purifier.through`."""
-    fidelity: float = 0.0
-    """The weight, beside the cross-entropy, of the squared error of the purified against the clean image, so
-    that what is tuned stays a purifier."""
-    noise: float = 0.0
-    """As for `PurifierOptions`, before the attack, whose perturbation comes on top of it."""
-    attack: Literal["none", "pgd"] = "none"
-    """What `share` of every batch is attacked with."""
-    knowledge: Literal["gray-box", "white-box"] = "white-box"
-    """Whether the attacker of the training knows the classifier alone, or both."""
-    goal: Literal["untargeted", "random"] = "untargeted"
-    """Away from the label, or towards a class drawn for each image, which tells nothing of the label."""
-    attack_modes: tuple[str, ...] = ()
-    """Gradient modes that a white-box attack takes in turn, since one who attacks the pair later has the
-    choice (none: `mode`)."""
-    sources: tuple[str, ...] = ()
-    """References of other classifiers that are attacked in turn with this one."""
-    epsilon: float = 8.0
-    """The budget, in units of 1/255; attacks start at a random point within it."""
-    steps: int = 1
-    step: float = 1.25
-    """Of an attack; a step as a fraction of epsilon."""
-    share: float = 1.0
-    trades: float = 0.0
-    """Above 0, cross-entropy is asked of clean images, and so many times how far the answers to attacked ones
-    are from theirs, in place of cross-entropy of attacked images (TRADES: Zhang et al., "Theoretically
-    principled trade-off between robustness and accuracy", 2019; this is their 1 / lambda)."""
-    average: float = 0.0
-    """How much of the running mean of the weights stays at each step; the mean is what is kept (0: the last
-    weights are)."""
-    mean_teacher: float = 0.0
-    """The share of that mean's answer to the clean image in what is asked for the attacked one, beside the
-    label (Tarvainen & Valpola, "Mean teachers are better role models", 2017): softer goals are learned by
-    heart less."""
-    bare: float = 0.0
-    """The share of every batch that goes past the purifier: a classifier that sees attacked images as they
-    are, too, stays robust itself and becomes no decoy."""
-
-    def problems(self) -> Iterator[str]:
-        if not 0 <= self.noise <= 255:
-            yield f"noise is {self.noise}; it must be from 0 to 255"
-        if self.steps < 1:
-            yield f"steps is {self.steps}; it must be at least 1"
-        if not 0 < self.step <= 2:
-            yield f"step is {self.step}; it must lie above 0 and at most at 2"
-        if not 0 < self.share <= 1:
-            yield f"share is {self.share}; it must lie above 0 and at most at 1"
-        if not 0 <= self.trades < inf or (self.trades and (self.attack, self.share) != ("pgd", 1.0)):
-            yield f"trades is {self.trades}; it must be from 0 up, finite, and 0 unless all are attacked"
-        if self.trades and self.bare:
-            yield f"bare is {self.bare}; with pair.trades it must be 0"
-        if not 0 <= self.bare < 1 or (self.bare and self.purifier == "none"):
-            yield f"bare is {self.bare}; it must be from 0 to below 1, and 0 without a purifier"
+        if self.pgd_steps < 1:
+            yield f"pgd_steps is {self.pgd_steps}; it must be at least 1"
         if not 0 <= self.average < 1:
-            yield f"average is {self.average}; it must be from 0 to below 1"
-        if not 0 <= self.mean_teacher < 1 or (self.mean_teacher and (not self.average or self.trades)):
-            yield (
-                f"mean_teacher is {self.mean_teacher}; it must be from 0 to below 1, and 0 without "
-                "pair.average or with pair.trades"
-            )
-        if self.attack == "none" and (self.sources or self.goal != "untargeted"):
-            yield "sources and pair.goal need a pair.attack"
-        if self.attack_modes and (self.attack, self.knowledge) != ("pgd", "white-box"):
-            yield (
-                f"attack_modes need attack pgd and knowledge white-box, and these are {self.attack} and "
-                f"{self.knowledge}"
-            )
-        if self.attack_modes and self.purifier == "none":
-            yield "attack_modes need a pair.purifier"
-        if self.tuned and self.purifier == "none":
-            yield "tuned needs a pair.purifier"
-        if not 0 <= self.fidelity < inf or (self.fidelity and not self.tuned):
-            yield f"fidelity is {self.fidelity}; it must be finite and not negative, and 0 without pair.tuned"
+            yield f"average is {self.average}; it must be in [0, 1)"
         yield from _of_budget(self.epsilon)
 
 

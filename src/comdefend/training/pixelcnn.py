@@ -1,5 +1,6 @@
 """Training the PixelCNN that PixelDefend walks with, on clean images, by likelihood."""
 
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
@@ -26,7 +27,7 @@ class PixelCNNTraining(Training):
         channels_last(self.network)
 
     def architecture(self) -> dict[str, Any]:
-        return self.network.config.to_dict()
+        return asdict(self.network.config)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         loss = self.network.bits_per_dimension(batch[0]).mean()

@@ -5,28 +5,24 @@ HGD, Liao et al., 2018, and by their features), so that what a code of few bits 
 look at. All of it needs clean images only.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from comdefend.data import ImageSet
-from comdefend.errors import RequestError
 from comdefend.image import code_picture, picture_grid, psnr
 from comdefend.model import ComDefend, channels_last, comdefend_loss, initialise
-from comdefend.purifiers.comdefend import hard_code, tempered
-from comdefend.training.base import Part, Training
+from comdefend.training.base import Training
 from comdefend.training.guides import Guide
 from comdefend.training.recipe import Recipe
 
 
 class PurifierTraining(Training):
-    """ComDefend under the loss of Eq. 3, validated by the PSNR of its hard code, with the noise that it has
-    in use. At the end the reconstructor may be trained on by itself, on that code: see
-    `PurifierOptions.settling`.
-    """
+    """ComDefend under the loss of Eq. 3, validated by the PSNR of its binary code."""
 
     network: ComDefend
     kind = "purifier"
@@ -35,11 +31,6 @@ class PurifierTraining(Training):
     def __init__(self, recipe: Recipe, data: ImageSet, validation: ImageSet, *, grids: Path) -> None:
         channels = recipe.purifier.image_channels or data.channels
         super().__init__(recipe, data, validation, channels)
-        if recipe.purifier.settling >= self.total_steps:
-            raise RequestError(
-                f"purifier.settling is {recipe.purifier.settling} of {self.total_steps} steps; both networks "
-                "need some before"
-            )
         self.network = ComDefend(recipe.purifier.config(channels), gain=recipe.purifier.gain)
         initialise(self.network, seed=recipe.seed)
         channels_last(self.network)
@@ -57,34 +48,15 @@ class PurifierTraining(Training):
         options = self.recipe.purifier
         most, octaves = options.noise / 255, options.noise_octaves
         inputs = with_noise(images, most, octaves=octaves, generator=random)
-        if self.global_step < self.total_steps - options.settling:
-            loss, purified = comdefend_loss(self.network, images, inputs=inputs, generator=random)
-            total = loss.total
-            parts = {"mse": loss.reconstruction, "ones": loss.sparsity}
-        else:
-            purified = self.network.decompress(self._settling_code(inputs, random), images)
-            parts = {"mse": (purified.float() - images).square().mean()}
-            total = 0.5 * parts["mse"]
+        loss, purified = comdefend_loss(self.network, images, inputs=inputs, generator=random)
+        total = loss.total
+        parts = {"mse": loss.reconstruction, "ones": loss.sparsity}
         if self.guides:
             parts["guidance"], parts["matching"] = self._apart(images, purified, random)
             total = total + options.guidance * parts["guidance"] + options.matching * parts["matching"]
         self.stop_on_nan(total)
         self.log_dict({"loss": total, **parts})
         return total
-
-    @torch.no_grad()
-    def _code(self, images: Tensor, random: torch.Generator) -> Tensor:
-        """The code as the finished purifier cuts it in use."""
-        return self.network.compress(images, noise=self.network.config.code_noise, generator=random)
-
-    def _settling_code(self, images: Tensor, random: torch.Generator) -> Tensor:
-        """The same code, as numbers, with a gradient where the compressor is trained, too (straight-through,
-        Bengio et al., 2013, with a tempered sigmoid for the cut).
-        """
-        if not (temperature := self.recipe.purifier.settling_temperature):
-            return self._code(images, random)
-        logits = self.network.logits(images, noise=self.network.config.code_noise, generator=random)
-        return hard_code(logits, tempered(temperature))
 
     def _apart(self, images: Tensor, purified: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """What one guide, each in its turn, sees between images and purified ones, both under one noise."""
@@ -97,7 +69,7 @@ class PurifierTraining(Training):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images = batch[0]
-        code = self._code(images, self.random())
+        code = self.network.compress(images)
         purified = self.network.decompress(code, images).float()
         self.report(psnr(purified, images).mean())
         if batch_idx == 0 and self.global_rank == 0 and not self.trainer.sanity_checking:
@@ -111,11 +83,11 @@ class PurifierTraining(Training):
         grid.save(self.grids / f"step-{self.global_step:06d}.png")
 
     def architecture(self) -> dict[str, Any]:
-        return self.network.config.to_dict()
+        return asdict(self.network.config)
 
-    def parts(self) -> list[Part]:
+    def trained(self) -> nn.Module:
         self.network.com.fold_gain()
-        return super().parts()
+        return self.network
 
 
 def with_noise(images: Tensor, most: float, *, generator: torch.Generator, octaves: int = 0) -> Tensor:

@@ -16,7 +16,6 @@ from comdefend.errors import RequestError
 from comdefend.training.options import (
     ClassifierOptions,
     DenoiserOptions,
-    PairOptions,
     PixelCNNOptions,
     PurifierOptions,
 )
@@ -30,7 +29,7 @@ PRECISIONS = {"bfloat16": "bf16-mixed", "float32": "32-true"}
 class Recipe:
     """One training: exactly one of `steps` and `epochs` is given."""
 
-    trains: Kind | Literal["pair"]
+    trains: Kind
     data: str
     batch: int
     learning_rate: float
@@ -40,7 +39,6 @@ class Recipe:
     classifier: ClassifierOptions = field(default_factory=ClassifierOptions)
     pixelcnn: PixelCNNOptions = field(default_factory=PixelCNNOptions)
     denoiser: DenoiserOptions = field(default_factory=DenoiserOptions)
-    pair: PairOptions = field(default_factory=PairOptions)
     crop: int | None = None
     """The side of what is cut out of each image, in pixels (None: whole images)."""
     optimiser: Literal["adam", "sgd", "muon"] = "adam"
@@ -94,17 +92,9 @@ class Recipe:
             yield f"seed is {self.seed}; it must lie between 0 and 2^62"
         if self.purifier.guides and self.crop:
             yield "guides judge whole images; leave out crop"
-        yield from self._pair_problems()
-        for group in ("purifier", "classifier", "pixelcnn", "denoiser", "pair"):
+        for group in ("purifier", "classifier", "pixelcnn", "denoiser"):
             for problem in getattr(self, group).problems():
                 yield f"{group}.{problem}"
-
-    def _pair_problems(self) -> Iterator[str]:
-        alone = self.classifier.purifier, self.classifier.adversarial
-        if self.trains == "pair" and alone != ("none", "none"):
-            yield "a pair has its own purifier and attack: pair.purifier, pair.attack"
-        if self.trains != "pair" and self.pair != PairOptions():
-            yield "settings of a pair need trains: pair"
 
     def total_steps(self, images: int) -> int:
         """Optimiser steps of the whole training on a data set of `images` images."""
@@ -115,29 +105,8 @@ class Recipe:
         return max(1, images // self.batch)
 
     def to_dict(self) -> dict[str, Any]:
-        settings = asdict(self)
-        # Runs from before there were these settings stay what they were.
-        later = {
-            "purifier": (
-                "code_noise",
-                "cuts",
-                "spread",
-                "settling",
-                "settling_temperature",
-                "noise_octaves",
-                "matching",
-                "guide_noise",
-            ),
-            "pair": ("attack_modes", "trades", "mean_teacher"),
-        }
-        for group, keys in later.items():
-            given = getattr(self, group)
-            for key in keys:
-                if getattr(given, key) == getattr(type(given)(), key):
-                    del settings[group][key]
-        if self.trains != "pair":
-            del settings["pair"]
-        return settings
+        """All settings, for JSON."""
+        return asdict(self)
 
 
 def recipe_names() -> list[str]:

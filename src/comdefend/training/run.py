@@ -22,7 +22,6 @@ from comdefend.errors import RequestError, WorkError
 from comdefend.training.base import Training
 from comdefend.training.classifier import ClassifierTraining
 from comdefend.training.denoiser import DenoiserTraining
-from comdefend.training.pair import PairTraining
 from comdefend.training.pixelcnn import PixelCNNTraining
 from comdefend.training.purifier import PurifierTraining
 from comdefend.training.recipe import PRECISIONS, Recipe
@@ -81,8 +80,7 @@ def train(
     devices: int | None = None,
     stop_after: int | None = None,
 ) -> zoo.Facts | None:
-    """Train what a recipe describes; the weights end as `output/weights.safetensors`, those of a
-    purifier that was trained beside a classifier as `output/purifier.safetensors`.
+    """Train what a recipe describes; the weights end as `output/weights.safetensors`.
 
     `resume` continues from `output/last.ckpt` on the path that an unbroken run would have taken.
     `stop_after`: leave after so many intervals, as if interrupted (None is returned then).
@@ -158,8 +156,6 @@ def _module(recipe: Recipe, output: Path) -> Training:
         return PurifierTraining(recipe, data, validation, grids=output / "grids")
     if recipe.trains == "classifier":
         return ClassifierTraining(recipe, data, validation, cache=output)
-    if recipe.trains == "pair":
-        return PairTraining(recipe, data, validation)
     if recipe.trains == "pixelcnn":
         return PixelCNNTraining(recipe, data, validation)
     return DenoiserTraining(recipe, data, validation)
@@ -179,13 +175,9 @@ def _trainer(
         steps = min(steps, stop_after * recipe.interval)
     kind, _, index = device.partition(":")
     chosen: list[int] | int | str = [int(index)] if index else devices or "auto"
-    alone = recipe.purifier.settling > 0 and not recipe.purifier.settling_temperature
-    several = kind == "cuda" and not index and devices != 1 and torch.cuda.device_count() > 1
     return lightning.Trainer(
         accelerator="gpu" if kind == "cuda" else kind,
         devices=1 if kind == "cpu" else chosen,
-        # The compressor has no gradient while the reconstructor settles alone.
-        strategy="ddp_find_unused_parameters_true" if several and alone else "auto",
         precision=PRECISIONS[recipe.precision],  # type: ignore[arg-type]
         # Steps are what is counted: an epoch here is an interval, and a resumed run begins a new one.
         max_epochs=-1,
@@ -219,28 +211,19 @@ def _trainer(
 
 def _finish(module: Training, trainer: lightning.Trainer, output: Path) -> zoo.Facts:
     recipe = module.recipe
-    parts = module.parts()
     hardware = provenance.hardware()
     machine = hardware.get("gpu", f"{hardware['cores']} processor cores")
     measured = {
         f"validation_{name}": float(trainer.callback_metrics[name])
         for name in (module.score_name, *module.also)
     }
-    made = f"recipe {recipe.name}, {module.total_steps} steps, torch {torch.__version__}, {machine}"
-    written = [
-        zoo.write(
-            part.network,
-            zoo.Facts(
-                name=part.name,
-                kind=part.kind,
-                architecture=part.architecture,
-                data=recipe.data,
-                made=made,
-                recipe=recipe.to_dict(),
-                scores={**measured, **module.judged_on()},
-            ),
-            (output / part.file).with_suffix(".safetensors"),
-        )
-        for part in reversed(parts)  # what the recipe is named for comes last: a run that has it is done
-    ]
-    return written[-1]
+    facts = zoo.Facts(
+        name=recipe.name,
+        kind=module.kind,
+        architecture=module.architecture(),
+        data=recipe.data,
+        made=f"recipe {recipe.name}, {module.total_steps} steps, torch {torch.__version__}, {machine}",
+        recipe=recipe.to_dict(),
+        scores={**measured, **module.judged_on()},
+    )
+    return zoo.write(module.trained(), facts, output / "weights.safetensors")
