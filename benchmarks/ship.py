@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from comdefend import provenance, zoo
+from comdefend import provenance, purifiers, zoo
 from comdefend.atomic import write_json
 from comdefend.attacks import FGSM
 from comdefend.classifiers import build_classifier, load_classifier
@@ -28,7 +28,7 @@ from comdefend.evaluation import Result, evaluate, wilson
 from comdefend.evaluation.reconstruction import reconstruction
 from comdefend.evaluation.worst_case import WORST
 from comdefend.model import ComDefend, ComDefendConfig
-from comdefend.purifiers import ComDefendPurifier, load_purifier
+from comdefend.purifiers import ComDefendPurifier
 from comdefend.purifiers.hgd import DUNet, DUNetConfig
 from comdefend.purifiers.pixelcnn import PixelCNN, PixelCNNConfig
 from comdefend.seeding import drawn_from
@@ -89,7 +89,9 @@ def score_classifier(network: nn.Module, known: zoo.Facts, data: ImageSet) -> di
     Of one trained under attack also the worst case per image of a few fixed attacks on some images: a
     whole evaluation is benchmarks/robustness.py.
     """
-    purifier = load_purifier(known.purifier, channels=data.channels, data=known.data, dtype=fast_dtype("cpu"))
+    purifier = purifiers.load(
+        known.purifier, channels=data.channels, data=known.data, dtype=fast_dtype("cpu")
+    )
 
     def logits(images: Tensor, _: Tensor) -> Tensor:
         with torch.no_grad():

@@ -9,12 +9,12 @@ from typing import Any
 
 from measure import DEVICE, DRAWS, asked_for
 
-from comdefend import provenance, zoo
+from comdefend import provenance, purifiers, zoo
 from comdefend.data import ImageSet, load_data
 from comdefend.evaluation import Result, evaluate, keep_results, kept_results, write_results
 from comdefend.evaluation.reconstruction import reconstruction
 from comdefend.paper.trainings import run_folder, weights_in
-from comdefend.purifiers import Purifier, load_purifier
+from comdefend.purifiers import Purifier
 from comdefend.seeding import drawn_from
 from comdefend.training import Recipe
 
@@ -98,7 +98,7 @@ def facts_of(reference: str, images: ImageSet | None = None) -> dict[str, Any]:
     """
     images = images or load_data("cifar10")
     images = images.subset(images.pick(IMAGES, seed=0))
-    purifier = load_purifier(reference, channels=images.channels)
+    purifier = purifiers.load(reference, channels=images.channels)
     assert isinstance(purifier, Purifier)
     with drawn_from(0):
         psnr = reconstruction(purifier, images)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import comdefend
 from comdefend import convolution
 from comdefend.convolution import Conv2d
-from comdefend.purifiers import load_purifier
 
 GRAIN = 2.0**-8
 """Half the distance from 1 to the next number of bfloat16: what one rounding is worth."""
@@ -41,7 +41,7 @@ def convolved_in(network: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyP
 def test_purifiers_convolve_in_float32_where_the_processor_has_no_bfloat16(
     reference: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    purifier = load_purifier(reference, channels=3, data="cifar10", dtype="bfloat16")
+    purifier = comdefend.load(reference, channels=3, data="cifar10", dtype="bfloat16")
     images = torch.rand(1, 3, 32, 32)
     monkeypatch.setattr(convolution, "HAS_BFLOAT16", False)
     assert convolved_in(purifier, images, monkeypatch) == {torch.float32}
@@ -103,7 +103,7 @@ def test_float32_is_left_alone() -> None:
 
 def test_a_purifier_answers_the_same_whatever_the_processor_has(monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    purifier = load_purifier("comdefend:weights=cifar10-guided", dtype="bfloat16")
+    purifier = comdefend.load("comdefend:weights=cifar10-guided", dtype="bfloat16")
     found = []
     for has in (True, False):
         monkeypatch.setattr(convolution, "HAS_BFLOAT16", has)

@@ -13,6 +13,7 @@ def test_the_public_names_are_these() -> None:
         "ComDefend",
         "ComDefendConfig",
         "MissingExtraError",
+        "Normalised",
         "Purifier",
         "Report",
         "RequestError",
@@ -21,7 +22,6 @@ def test_the_public_names_are_these() -> None:
         "defend",
         "evaluate",
         "load",
-        "load_purifier",
         "purify_image",
     ]
     for name in comdefend.__all__:

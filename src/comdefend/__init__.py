@@ -1,7 +1,7 @@
 """comdefend: purify images of adversarial perturbations before a classifier sees them.
 
     import comdefend
-    purifier = comdefend.load("cifar10")               # weights by zoo name or path
+    purifier = comdefend.load("cifar10")               # any purifier by reference
     clean = purifier(images)                           # [0, 1], N x 3 x H x W, any H and W
     defended = comdefend.defend(classifier, purifier)
 
@@ -12,12 +12,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from comdefend.classifiers import Normalised
     from comdefend.errors import MissingExtraError, RequestError, WorkError
     from comdefend.evaluation import Report
-    from comdefend.evaluation.evaluate import evaluate
+    from comdefend.evaluation.evaluating import evaluate
     from comdefend.model import ComDefend, ComDefendConfig
-    from comdefend.purifiers import Purifier, defend, load_purifier
-    from comdefend.purifiers.comdefend import load_comdefend as load
+    from comdefend.purifiers import Purifier, defend, load
     from comdefend.purifiers.files import purify_image
 
 __version__ = "0.1.0"
@@ -26,6 +26,7 @@ __all__ = [
     "ComDefend",
     "ComDefendConfig",
     "MissingExtraError",
+    "Normalised",
     "Purifier",
     "Report",
     "RequestError",
@@ -34,7 +35,6 @@ __all__ = [
     "defend",
     "evaluate",
     "load",
-    "load_purifier",
     "purify_image",
 ]
 
@@ -42,14 +42,14 @@ _HOMES = {
     "ComDefend": ("comdefend.model", "ComDefend"),
     "ComDefendConfig": ("comdefend.model", "ComDefendConfig"),
     "MissingExtraError": ("comdefend.errors", "MissingExtraError"),
+    "Normalised": ("comdefend.classifiers", "Normalised"),
     "Purifier": ("comdefend.purifiers", "Purifier"),
     "Report": ("comdefend.evaluation", "Report"),
     "RequestError": ("comdefend.errors", "RequestError"),
     "WorkError": ("comdefend.errors", "WorkError"),
     "defend": ("comdefend.purifiers", "defend"),
     "evaluate": ("comdefend.evaluation", "evaluate"),
-    "load": ("comdefend.purifiers.comdefend", "load_comdefend"),
-    "load_purifier": ("comdefend.purifiers", "load_purifier"),
+    "load": ("comdefend.purifiers", "load"),
     "purify_image": ("comdefend.purifiers.files", "purify_image"),
 }
 

@@ -11,7 +11,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -20,8 +19,10 @@ import typer
 import comdefend
 from comdefend.atomic import output_folder
 from comdefend.errors import RequestError, WorkError, check_extra
+from comdefend.evaluation.spec import EvaluationSpec
+from comdefend.options import with_options_of
 from comdefend.references import split_list
-from comdefend.terminal import bar, failed, screen, show_grids, show_models, show_report
+from comdefend.terminal import bar, failed, screen, show_grids, show_models, show_plan, show_report
 
 app = typer.Typer(
     name="comdefend",
@@ -94,16 +95,17 @@ def purify(
     The EXIF orientation is applied, alpha and colour profile are kept, other metadata is dropped. A random
     purifier draws anew in each run, unless it has a seed.
     """
+    from comdefend import purifiers
     from comdefend.device import find_device
     from comdefend.image import LOSSY
-    from comdefend.purifiers import files, is_random, load_purifier
+    from comdefend.purifiers import files, is_random
 
     if json_ and output == files.STREAM:
         raise RequestError("--json and --output - would both write to standard output")
     jobs = files.plan(inputs, output, format=format)
     if any(job.format in LOSSY for job in jobs):
         screen.print("JPEG loses detail, and is a defence of its own: the result is both together.")
-    module = load_purifier(purifier, dtype=dtype).to(find_device(device))
+    module = purifiers.load(purifier, dtype=dtype).to(find_device(device))
     if is_random(module) and seed is None:
         import torch
 
@@ -155,117 +157,51 @@ def train(
 
 
 @app.command()
+@with_options_of(EvaluationSpec)
 def evaluate(
     context: typer.Context,
     classifier: Annotated[str, typer.Option(help="Zoo name, weights file, or PATH.py:FACTORY.")],
     data: Annotated[str, typer.Option(help="cifar10, fashion-mnist, mnist, a path, hf:..., sample:...")],
+    spec: EvaluationSpec,
     defences: Annotated[
         list[str] | None, typer.Option(help="Purifiers by reference, comma-separated; repeatable.")
     ] = None,
-    attacks: Annotated[
-        str,
-        typer.Option(help="Comma-separated, with settings as in bim:steps=50; none: clean accuracy only."),
-    ] = "fgsm,bim",
-    epsilons: Annotated[str, typer.Option(help="Budgets in units of 1/255, comma-separated.")] = "2,8,16",
-    protocol: Annotated[str, typer.Option(help="fixed, minimal, or fixed,minimal.")] = "fixed,minimal",
-    knowledge: Annotated[
-        str, typer.Option(help="What attackers know: gray-box, white-box, black-box; comma-separated.")
-    ] = "gray-box",
-    modes: Annotated[
-        str | None, typer.Option(help="Gradient modes of white-box attacks; by default all of a purifier.")
-    ] = None,
-    draws: Annotated[
-        int, typer.Option(min=1, help="Draws of a random purifier behind a white-box gradient.")
-    ] = 20,
-    stand_ins: Annotated[
-        list[str] | None,
-        typer.Option(help="Purifiers that a gray-box attacker takes for the defence; repeatable."),
-    ] = None,
-    sources: Annotated[
-        list[str] | None,
-        typer.Option(help="Other classifiers, whose PGD images are tried as well; repeatable."),
-    ] = None,
-    l2_epsilons: Annotated[str, typer.Option(help="Budgets of fixed L2 attacks, comma-separated.")] = "0.5",
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what would be run and about how long it takes; run nothing.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 where a check of the evaluation fails.")
     ] = False,
-    checks: Annotated[
-        bool, typer.Option("--checks/--no-checks", help="Look for signs of a weak attack (white-box only).")
-    ] = True,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Keep what the output folder holds of these very situations.")
+        bool, typer.Option("--resume", help="Keep what the output folder holds of these very scenarios.")
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the evaluation that the output folder holds.")
     ] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only so many images.")] = None,
-    slow_limit: Annotated[
-        int, typer.Option(min=100, help="Of these, so many for slow attacks of who knows the defence.")
-    ] = 100,
-    size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Bring images to this height and width: scaled, and the middle cut out."),
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option(min=1, help="Images at a time; by default by their size.")
-    ] = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    dtype: Annotated[
-        str, typer.Option(help="What the purifiers compute in: float32, bfloat16, float16.")
-    ] = "float32",
-    examples: Annotated[int, typer.Option(min=0, help="Images in each picture of the report.")] = 8,
     output: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("comdefend-report"),
     json_: Json = False,
 ) -> None:
     """Accuracy of a classifier behind purifiers, clean and attacked, with a report to look at."""
-    from comdefend.data import load_data
     from comdefend.device import keep_freed_memory
+    from comdefend.evaluation import Store
     from comdefend.evaluation import evaluate as run_evaluation
-    from comdefend.evaluation import keep_results, write_results
-    from comdefend.evaluation.checks import keep_checks
-    from comdefend.evaluation.report import BATCHES, CHECK_PARTS, PARTS, earlier, write_report
+    from comdefend.evaluation import plan as plan_evaluation
+    from comdefend.evaluation.report import write_report
 
     check_extra("evaluate", *_EVALUATING, feature="an evaluation")
     keep_freed_memory()
-    known = _list("knowledge", knowledge)
-    if strict and ("white-box" not in known or not checks):
+    if strict and ("white-box" not in spec.knowledge or not spec.checks):
         raise RequestError("--strict needs --knowledge white-box and --checks: nothing is checked without")
-    budgets = [_epsilon(text) for text in _list("epsilons", epsilons)]
-    names, protocols = _list("attacks", attacks), _list("protocol", protocol)
+    purifiers = _lists("defences", defences) or ["comdefend"]
+    if plan:
+        show_plan(plan_evaluation(classifier, purifiers, data, spec), json_)
+        return
     with output_folder(output):
-        kept, kept_checks = earlier(output, resume=resume, overwrite=overwrite, checks=checks)
+        store = Store.of_folder(output, resume=resume, overwrite=overwrite)
         with bar("evaluating", json_) as progress:
-            report = run_evaluation(
-                classifier,
-                _lists("defences", defences) or ["comdefend"],
-                data=load_data(data).sized(size) if size else data,
-                attacks=names,
-                epsilons=budgets,
-                protocols=protocols,  # type: ignore[arg-type]
-                knowledge=known,  # type: ignore[arg-type]
-                modes=_list("modes", modes) if modes else None,
-                draws=draws,
-                slow_limit=slow_limit,
-                stand_ins=_lists("stand-ins", stand_ins),
-                sources=_lists("sources", sources),
-                l2_epsilons=[_number("l2-epsilons", text) for text in _list("l2-epsilons", l2_epsilons)],
-                checks=checks,
-                known=kept,
-                known_checks=kept_checks,
-                keep_checks=partial(keep_checks, output / CHECK_PARTS),
-                batches=output / BATCHES,
-                keep=partial(keep_results if resume else write_results, output / PARTS),
-                limit=limit,
-                batch=batch,
-                seed=seed,
-                device=device,
-                dtype=dtype,
-                examples=examples,
-                progress=progress,
-            )
+            report = run_evaluation(classifier, purifiers, data, spec, store=store, progress=progress)
         command = shlex.join(["comdefend", *context.obj])
-        show_report(report, write_report(report, output, command=command), json_)
+        show_report(report, write_report(report, output, command=command, store=store), json_)
     failing = [check for check in report.checks if check.status == "fail"]
     if strict and failing:
         raise WorkError(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from comdefend.atomic import output_folder
 from comdefend.attacks import Protocol
-from comdefend.evaluation.evaluate import Report, evaluate
+from comdefend.evaluation.evaluating import Report, evaluate
 from comdefend.evaluation.report import write_report
 from comdefend.evaluation.run import Progress
 

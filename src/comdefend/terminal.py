@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:  # what is not shown is not imported
-    from comdefend.evaluation import Report
+    from comdefend.evaluation.evaluating import Plan, Report
     from comdefend.paper.settings import Shown
     from comdefend.zoo import Facts
 
@@ -110,6 +110,26 @@ def show_report(report: "Report", paths: dict[str, Path], as_json: bool) -> None
     for part in shown(report.results, report.checks, report.notes, width=console.width):
         console.print(part)
     print(f"Report: {paths['page']}")
+
+
+def show_plan(plan: "Plan", as_json: bool) -> None:
+    """What an evaluation would run, and about how long it takes."""
+    if as_json:
+        listed = [
+            {"scenario": s.title, "images": s.limit, "seconds": seconds} for s, seconds in plan.scenarios
+        ]
+        print(json.dumps({"scenarios": listed, "checks": plan.checks, "seconds": plan.seconds}))
+        return
+    table = Table()
+    for heading in ("scenario", "judged", "images", "about"):
+        table.add_column(heading, justify="left" if heading in ("scenario", "judged") else "right")
+    for scenario, seconds in plan.scenarios:
+        images = "all" if scenario.limit is None else str(scenario.limit)
+        title = f"trial of a mode, {scenario.title}" if scenario.trial else scenario.title
+        table.add_row(title, ", ".join(scenario.defences), images, f"{seconds:.0f} s")
+    table.add_row("checks of the evaluation", "", "", f"{plan.checks:.0f} s")
+    Console().print(table)
+    print(f"About {plan.seconds / 60:.0f} minutes on this machine as busy as it is now.")
 
 
 class _Rate(ProgressColumn):

@@ -1,13 +1,15 @@
 """What an attacker who knows the defence sees: true logits, gradients by mode, EOT, estimates."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from comdefend.attacks import BIM, PGD, PGDL2, AutoAttack
+from comdefend.attacks import BALLS, BIM, PGD, AutoAttack
 from comdefend.attacks.adaptive import AdaptiveView, gradient_modes, through
 from comdefend.attacks.base import Goal
-from comdefend.attacks.iterative import ascend
+from comdefend.attacks.iterative import follow_gradient
 from comdefend.errors import RequestError
 from comdefend.purifiers import (
     JPEG,
@@ -111,7 +113,7 @@ def test_the_estimate_points_along_the_gradient(images: Tensor, tiny_classifier:
 
 def test_the_mean_over_draws_has_the_mean_gradient(images: Tensor, tiny_classifier: nn.Module) -> None:
     torch.manual_seed(3)
-    view = AdaptiveView(tiny_classifier, ResizePad(), draws=5)
+    view = AdaptiveView(tiny_classifier, ResizePad(), eot_samples=5)
     together = slope(view, images)
     torch.manual_seed(3)
     seeds = [int(torch.randint(2**62, ())) for _ in range(5)]
@@ -202,7 +204,11 @@ def test_stopping_early_goes_beyond_the_boundary() -> None:
     images = torch.full((1, 1, 2, 2), 0.495)
     labels = torch.tensor([0])
     levels = [
-        float(ascend(Sum(), images, Goal(labels), 0.1, steps=steps, step=0.1, early=True).mean())
+        float(
+            follow_gradient(
+                Sum(), images, Goal(labels), 0.1, BALLS["linf"], steps=steps, step=0.1, early=True
+            ).mean()
+        )
         for steps in (1, 2, 3, 9)
     ]
     # The first step of 0.01 reaches it, two more settle it; where the last one leads was not looked at.
@@ -219,7 +225,7 @@ def test_stopping_early_stops_where_a_file_of_8_bits_is_wrong_too() -> None:
 
     images = torch.full((1, 1, 2, 2), 100 / 255)
     goal = Goal(torch.tensor([0]))
-    made = ascend(Above(), images, goal, 8 / 255, steps=20, step=0.01, early=True)
+    made = follow_gradient(Above(), images, goal, 8 / 255, BALLS["linf"], steps=20, step=0.01, early=True)
     # In steps of 0.08 levels it is wrong from 100.16 on, and stored from 100.56 on.
     assert goal.reached(Above(), (made * 255).round() / 255).all()
     assert 100.5 < 255 * made.mean().item() < 101
@@ -242,7 +248,7 @@ def test_an_image_that_fools_a_random_defence_now_and_then_is_tried_again() -> N
     counts = {}
     for sure in (1, 30):
         coin = Coin()
-        PGD(steps=1, restarts=4, sure=sure)(coin, images, labels, epsilon=0.1)
+        PGD(steps=1, restarts=4, confirmations=sure)(coin, images, labels, epsilon=0.1)
         counts[sure] = coin.followed
     assert counts[30] == 4 * 16
     assert counts[1] < 4 * 16
@@ -253,7 +259,7 @@ def test_autoattack_leaves_no_image_alone_that_a_random_defence_gets_wrong_mostl
 ) -> None:
     images = torch.rand(6, 3, 16, 16)
     labels = tiny_classifier(images).argmax(1)
-    view = AdaptiveView(tiny_classifier, ResizePad(), draws=4)
+    view = AdaptiveView(tiny_classifier, ResizePad(), eot_samples=4)
     made = AutoAttack(kind="rand", draws=1)(view, images, labels, epsilon=8 / 255)
     assert (made - images).flatten(1).abs().amax(1).gt(1 / 255).all()
     goal = Goal(labels)
@@ -271,17 +277,19 @@ def test_what_was_reached_and_left_again_is_kept() -> None:
             return torch.stack([torch.where(hit, -1.0, 1.0), 0.1 * level], 1)
 
     images = torch.full((1, 1, 2, 2), 0.5)
-    made = ascend(Band(), images, Goal(torch.tensor([0])), 0.1, steps=5, step=0.1, early=True)
+    made = follow_gradient(
+        Band(), images, Goal(torch.tensor([0])), 0.1, BALLS["linf"], steps=5, step=0.1, early=True
+    )
     assert made.mean().item() == pytest.approx(0.51)
 
 
-@pytest.mark.parametrize("attack", [BIM(early=True), PGD(early=True, restarts=2), PGDL2(early=True)])
+@pytest.mark.parametrize("attack", [BIM(early=True), PGD(early=True, restarts=2), PGD(early=True, norm="l2")])
 def test_stopping_early_breaks_no_fewer(attack: PGD | BIM, tiny_classifier: TinyClassifier) -> None:
     images = torch.rand(16, 3, 16, 16)
     labels = tiny_classifier(images).argmax(1)
     goal = Goal(labels)
     epsilon = 0.5 if attack.norm == "l2" else 4 / 255
-    late = type(attack)(early=False)(tiny_classifier, images, labels, epsilon=epsilon)
+    late = replace(attack, early=False)(tiny_classifier, images, labels, epsilon=epsilon)
     found = attack(tiny_classifier, images, labels, epsilon=epsilon)
     assert goal.reached(tiny_classifier, found).sum() >= goal.reached(tiny_classifier, late).sum() > 0
     # What is solved at the start is left where it is.

@@ -1,6 +1,7 @@
 """Every attack under every protocol it knows, on a tiny network."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -8,7 +9,6 @@ from torch import Tensor, nn
 
 from comdefend.attacks import (
     APGD,
-    ATTACKS,
     BIM,
     MIFGSM,
     PGD,
@@ -16,19 +16,27 @@ from comdefend.attacks import (
     Attack,
     CarliniWagner,
     Goal,
+    Smallest,
     Square,
     SquareOfMeans,
-    attack_names,
+    attacks,
+    distance,
     find_attack,
+    fooled,
 )
-from comdefend.attacks.base import check_adversarial, distance, fooled, search_smallest
+from comdefend.attacks.base import check_adversarial
 from comdefend.errors import RequestError, WorkError
 from tests.conftest import TinyClassifier
 
 EPSILON = 0.1
-CASES = pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: f"{a.name}-{a.protocol}")
+ATTACKS = [
+    found
+    for name in attacks for protocol in PROTOCOLS
+    if (found := find_attack(name, protocol)) is not None
+]  # fmt: skip
+CASES = pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: f"{a.name}-{a.norm}-{a.protocol}")
 MINIMAL = pytest.mark.parametrize(
-    "attack", [a for a in ATTACKS if a.protocol == "minimal"], ids=lambda a: a.name
+    "attack", [a for a in ATTACKS if a.protocol == "minimal"], ids=lambda a: f"{a.name}-{a.norm}"
 )
 
 
@@ -101,18 +109,36 @@ def test_a_minimal_attack_gives_back_what_it_cannot_break(
     assert torch.equal(adversarial, images)
 
 
-def test_the_minimal_step_is_the_smallest_of_its_grid(
-    tiny_classifier: nn.Module, images: Tensor, labels: Tensor
+@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd", "mi-fgsm", "pgd-l2"])
+def test_the_smallest_budget_is_found_to_its_precision(
+    name: str, tiny_classifier: nn.Module, images: Tensor, labels: Tensor
 ) -> None:
-    attack = find_attack("fgsm", "minimal")
+    attack = find_attack(name, "minimal")
+    assert isinstance(attack, Smallest)
+    torch.manual_seed(0)
+    adversarial = attack(tiny_classifier, images, labels, epsilon=None)
+    spent = distance(images, adversarial, attack.norm)
+    moved = spent > 0
+    assert moved.sum() >= len(images) - 1
+    # A little less than was found does not do, with the attack as it is.
+    less = (spent * (1 - 1 / 8))[:, None, None, None].clamp_min(1e-6)
+    shorter = attack.attack.run(tiny_classifier, images, Goal(labels), less)
+    assert fooled(tiny_classifier, shorter, labels)[moved].float().mean() < 0.5
+
+
+@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd", "mi-fgsm"])
+def test_a_larger_maximum_never_breaks_fewer_and_finds_the_same(
+    name: str, tiny_classifier: nn.Module, images: Tensor, labels: Tensor
+) -> None:
+    attack = find_attack(name, "minimal")
     assert attack is not None
-    adversarial = attack(tiny_classifier, images, labels, epsilon=EPSILON)
-    spent = distance(images, adversarial, "linf")
-    direction = (adversarial - images).sign()
-    shorter = images + (spent - EPSILON / 60).clamp_min(0)[:, None, None, None] * direction
-    moved = (spent > 0) & (spent < EPSILON)
-    assert bool(moved.any())
-    assert not bool(fooled(tiny_classifier, shorter.clamp(0, 1), labels)[moved].any())
+    found = []
+    for epsilon in (2 / 255, 5 / 255, 8 / 255, 16 / 255, 40 / 255):
+        torch.manual_seed(0)
+        found.append(attack(tiny_classifier, images, labels, epsilon=epsilon))
+    for smaller, larger in pairwise(found):
+        broken = fooled(tiny_classifier, smaller, labels)
+        assert torch.equal(smaller[broken], larger[broken])
 
 
 @CASES
@@ -171,27 +197,30 @@ def test_an_attack_that_breaks_its_promise_is_caught(change, message: str) -> No
         check_adversarial(images, change(images), epsilon=0.1, norm="linf", attack="test")
 
 
-def test_the_search_takes_the_first_budget_that_works(tiny_classifier: nn.Module) -> None:
-    class Threshold(nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
-            mean = images.mean((1, 2, 3))
-            return torch.stack([0.5 - mean, mean - 0.5], 1)
+def test_logits_a_thousand_times_as_large_are_attacked_as_well(
+    tiny_classifier: nn.Module, images: Tensor, labels: Tensor
+) -> None:
+    """Their softmax is one exactly, and the gradient of its logarithm zero."""
 
-    images = torch.tensor([0.1, 0.3, 0.45, 0.9]).view(4, 1, 1, 1).expand(4, 3, 2, 2)
-    labels = torch.zeros(4, dtype=torch.long)
-    result = search_smallest(
-        lambda rows, budget: images[rows] + budget, Threshold(), images, Goal(labels), [0.1, 0.25]
-    )
-    torch.testing.assert_close(result[:, 0, 0, 0], torch.tensor([0.1, 0.55, 0.55, 0.9]))
+    class Loud(nn.Module):
+        def forward(self, at: Tensor) -> Tensor:
+            return 1e4 * tiny_classifier(at)  # type: ignore[no-any-return]
+
+    for name in ("fgsm", "bim", "pgd", "mi-fgsm"):
+        attack = find_attack(name, "fixed")
+        assert attack is not None
+        loud, usual = (attack(m, images, labels, epsilon=EPSILON) for m in (Loud(), tiny_classifier))
+        ours, theirs = (fooled(tiny_classifier, made, labels).sum() for made in (loud, usual))
+        assert ours >= theirs - 1, name
 
 
 def test_unknown_attacks_name_the_nearest() -> None:
     with pytest.raises(RequestError, match="did you mean fgsm"):
         find_attack("fgms", "fixed")
     assert find_attack("deepfool", "fixed") is None
-    assert attack_names() == [
-        "fgsm", "bim", "pgd", "pgd-l2", "mi-fgsm", "deepfool", "deepfool-l2", "cw",
-        "apgd", "autoattack", "autoattack-l2", "square", "hopskipjump",
+    assert list(attacks) == [
+        "apgd", "autoattack", "autoattack-l2", "bim", "cw", "deepfool", "deepfool-l2", "fgsm",
+        "hopskipjump", "mi-fgsm", "pgd", "pgd-l2", "square",
     ]  # fmt: skip
 
 
@@ -201,21 +230,27 @@ def test_settings_are_part_of_a_reference() -> None:
     assert attack.title == "bim:steps=50,step=0.05"
     assert attack.settings() == {"steps": 50, "step": 0.05, "early": False}
     assert (BIM().title, find_attack("cw:steps=9", "fixed")) == ("bim", None)
+    smallest = find_attack("bim:steps=50", "minimal")
+    assert smallest is not None
+    assert (smallest.name, smallest.title, smallest.protocol) == ("bim", "bim:steps=50", "minimal")
+    assert smallest.settings()["steps"] == 50
+    with pytest.raises(RequestError, match="attack fgsm is bounded in linf, not l2"):
+        attacks["fgsm"](norm="l2")
 
 
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
         ("bmi:steps=5", "did you mean bim"),
-        ("bim:stops=5", "no setting .stops. under protocol fixed; it takes steps, step"),
+        ("bim:stops=5", "no setting .stops.; it takes steps, step"),
         ("fgsm:steps=5", "it takes none"),
         ("bim:steps=5.5", "steps is 5.5; it must be a whole number above 0"),
         ("bim:step=0", "step is 0; it must be a number above 0"),
         ("bim:step=inf", "step is inf"),
         ("mi-fgsm:decay=-1", "decay is -1; it must be a number of at least 0"),
         ("bim:early=1", "no setting 'early'"),
-        ("pgd:sure=3", "no setting 'sure'"),
-        ("autoattack:draws=5", "no setting 'draws' .* it takes none"),
+        ("pgd:confirmations=3", "no setting 'confirmations'"),
+        ("autoattack:draws=5", "no setting 'draws'; it takes none"),
         ("bim:steps", "'steps' must have the form key=value"),
     ],
 )

@@ -13,11 +13,9 @@ from comdefend.attacks import (
     FGSM,
     MIFGSM,
     PGD,
-    PGDL2,
     Attack,
     CarliniWagner,
     DeepFool,
-    DeepFoolL2,
     distance,
     fooled,
 )
@@ -83,14 +81,14 @@ def test_bim_is_foolboxs(tiny_classifier: nn.Module, images: Tensor, labels: Ten
     torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [(PGD(), "LinfPGD"), (PGDL2(), "L2PGD")])
+@pytest.mark.parametrize(("ours", "theirs"), [(PGD(), "LinfPGD"), (PGD(norm="l2"), "L2PGD")])
 def test_pgd_is_foolboxs_from_the_same_start(
     ours: PGD, theirs: str, tiny_classifier: nn.Module, images: Tensor, labels: Tensor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     import foolbox.attacks
 
-    monkeypatch.setattr("comdefend.attacks.iterative.random_start", lambda images, *_: images)
+    monkeypatch.setattr(type(ours.ball), "start", lambda _, images, __: images)
     attack = getattr(foolbox.attacks, theirs)(rel_stepsize=ours.step, steps=ours.steps, random_start=False)
     epsilon = EPSILON if ours.norm == "linf" else 0.5
     found = foolbox_run(attack, tiny_classifier, images, labels, epsilon=epsilon)
@@ -127,7 +125,7 @@ def test_mi_fgsm_is_arts(tiny_classifier: nn.Module, images: Tensor, labels: Ten
 
 def test_deepfool_is_as_near_as_arts(tiny_classifier: nn.Module, images: Tensor, labels: Tensor) -> None:
     theirs = art("DeepFool", tiny_classifier, images, labels, nb_grads=5, epsilon=0.02)
-    ours = DeepFoolL2()(tiny_classifier, images, labels, epsilon=None)
+    ours = DeepFool(norm="l2")(tiny_classifier, images, labels, epsilon=None)
     assert bool(fooled(tiny_classifier, ours, labels).all())
     ratio = distance(images, ours, "l2").median() / distance(images, theirs, "l2").median()
     assert 0.8 < float(ratio) < 1.2

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from comdefend.attacks import PGD, AutoAttack, AutoAttackL2, Square, SquareOfMeans
+import comdefend
+from comdefend.attacks import PGD, AutoAttack, Square, SquareOfMeans
 from comdefend.attacks.adaptive import gradient_modes
 from comdefend.data import ImageSet
 from comdefend.errors import MissingExtraError, RequestError
@@ -15,7 +16,7 @@ from comdefend.evaluation import Report, ThreatModel, evaluate
 from comdefend.evaluation.judge import Situation
 from comdefend.evaluation.situations import MOST, best_together, black_box, white_box
 from comdefend.evaluation.worst_case import WORST
-from comdefend.purifiers import Chain, ComDefendPurifier, Purifier, load_purifier
+from comdefend.purifiers import Chain, ComDefendPurifier, Purifier
 from tests.conftest import TinyClassifier, tiny_model
 from tests.evaluation.killer import GradientKiller, Misleading
 
@@ -153,7 +154,7 @@ def test_slow_attacks_go_through_the_mode_whose_other_attacks_left_least() -> No
 
     made = white_box(
         TinyClassifier(classes=10), "tiny", ComDefendPurifier(tiny_model()),
-        [(AutoAttack(), BUDGET), (AutoAttackL2(), 0.5), (PGD(), BUDGET), (PGD(), 2 * BUDGET)],
+        [(AutoAttack(), BUDGET), (AutoAttack(norm="l2"), 0.5), (PGD(), BUDGET), (PGD(), 2 * BUDGET)],
         modes=None, draws=1, images=200, scan=left,
     )  # fmt: skip
     whole = [(s.attack.name, s.mode) for s in made if s.attack and s.mode and not s.trial]
@@ -165,7 +166,7 @@ def test_slow_attacks_go_through_the_mode_whose_other_attacks_left_least() -> No
 
 def test_a_random_defence_is_asked_by_a_square_that_no_lucky_answer_stops() -> None:
     asked = Square(queries=7, reference="square:queries=7")
-    for defence, kind in ((load_purifier("resize-pad"), SquareOfMeans), (load_purifier("jpeg"), Square)):
+    for defence, kind in ((comdefend.load("resize-pad"), SquareOfMeans), (comdefend.load("jpeg"), Square)):
         (made,) = black_box(TinyClassifier(classes=10), "it", defence, [(asked, BUDGET)], draws=3)
         assert type(made.attack) is kind
         assert made.attack.title == "square:queries=7"
@@ -251,10 +252,10 @@ def test_a_package_that_a_mode_needs_is_named(sample: ImageSet, monkeypatch: pyt
 
 def test_what_is_differentiable_is_not_attacked_through_a_copy_of_itself(sample: ImageSet) -> None:
     images = sample.images([0, 1])
-    for purifier in (load_purifier("gaussian"), load_purifier("tv")):
+    for purifier in (comdefend.load("gaussian"), comdefend.load("tv")):
         assert "surrogate" not in gradient_modes(purifier)
         torch.testing.assert_close(purifier.surrogate(images), purifier(images))
-    mixed = load_purifier("gaussian+feature-squeezing")
+    mixed = comdefend.load("gaussian+feature-squeezing")
     assert isinstance(mixed, Chain)
     assert "surrogate" in gradient_modes(mixed)
 

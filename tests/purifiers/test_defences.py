@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from comdefend import load_purifier
+from comdefend import load
 from comdefend.attacks import find_attack, fooled
 from comdefend.classifiers import load_classifier
 from comdefend.data import ImageSet, load_data
@@ -96,7 +96,7 @@ def test_it_turns_minimal_adversarial_images_back(
     assert len(labels) > 30
     if reference == "pixeldefend":  # which takes its time for each pixel
         adversarial, labels = adversarial[:16], labels[:16]
-    defence = load_purifier(reference, channels=3, data="cifar10")
+    defence = load(reference, channels=3, data="cifar10")
     still = fooled(classifier, defence(adversarial), labels)
     assert float(still.float().mean()) < 0.6
 
@@ -194,11 +194,11 @@ def test_resize_pad_draws_anew_for_each_image_and_follows_the_seed() -> None:
 )
 def test_impossible_settings_are_refused(reference: str, message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        load_purifier(reference)
+        load(reference)
 
 
 def test_references_reach_them_and_their_settings_are_known() -> None:
-    chain = load_purifier("jpeg:quality=50+feature-squeezing:bits=4,window=3+resize-pad")
+    chain = load("jpeg:quality=50+feature-squeezing:bits=4,window=3+resize-pad")
     assert chain.stochastic
     assert chain.settings() == {
         "0 JPEG": {"quality": 50},

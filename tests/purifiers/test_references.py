@@ -1,36 +1,38 @@
 """Purifiers by reference and by composition."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from comdefend import defend, load, load_purifier
+from comdefend import defend, load
+from comdefend.attacks.adaptive import gradient_modes, through
 from comdefend.errors import RequestError
-from comdefend.purifiers import Chain, ComDefendPurifier, Identity
+from comdefend.purifiers import Chain, ComDefendPurifier, Identity, as_purifier, is_ours
 from tests.conftest import tiny_model
 
 
 def test_a_name_with_options_reaches_the_constructor() -> None:
-    purifier = load_purifier("comdefend:weights=cifar10,tile=64,halo=4,order=bgr,noise=1.5")
+    purifier = load("comdefend:weights=cifar10,tile=64,halo=4,order=bgr,noise=1.5")
     assert isinstance(purifier, ComDefendPurifier)
     assert (purifier.tile, purifier.halo, purifier.order, purifier.noise) == (64, 4, "bgr", 1.5)
 
 
 def test_none_gives_back_what_it_got() -> None:
     images = torch.rand(1, 3, 4, 4)
-    assert torch.equal(load_purifier("none")(images), images)
+    assert torch.equal(load("none")(images), images)
 
 
 def test_plus_composes_in_order() -> None:
-    chain = load_purifier("none+comdefend")
+    chain = load("none+comdefend")
     assert isinstance(chain, Chain)
     assert [type(p) for p in chain.purifiers] == [Identity, ComDefendPurifier]
 
 
 def test_dtype_reaches_every_part_and_yields_to_the_reference() -> None:
-    chain = load_purifier("comdefend:tile=32+none+comdefend:dtype=float32", dtype="bfloat16")
+    chain = load("comdefend:tile=32+none+comdefend:dtype=float32", dtype="bfloat16")
     assert isinstance(chain, Chain)
     kinds = [p.dtype for p in chain.purifiers if isinstance(p, ComDefendPurifier)]
     assert kinds == [torch.bfloat16, torch.float32]
@@ -38,7 +40,7 @@ def test_dtype_reaches_every_part_and_yields_to_the_reference() -> None:
 
 def test_a_plus_in_a_path_is_no_composition(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"a\+b/c\.safetensors'?: there is no such file"):
-        load_purifier(f"comdefend:weights={tmp_path}/a+b/c.safetensors")
+        load(f"comdefend:weights={tmp_path}/a+b/c.safetensors")
 
 
 def test_a_chain_is_one_after_the_other_and_so_are_its_gradients() -> None:
@@ -73,17 +75,64 @@ def test_defend_puts_the_purifier_first_and_changes_neither(tiny_classifier: nn.
 def test_defend_takes_references_and_refuses_what_is_none(tiny_classifier: nn.Module) -> None:
     images = torch.rand(1, 3, 32, 32)
     defended = defend("cifar10-resnet9-plain", "jpeg")
-    assert torch.equal(defended.purifier(images), load_purifier("jpeg")(images))
+    assert torch.equal(defended.purifier(images), load("jpeg")(images))
     assert defended(images).shape == (1, 10)
-    with pytest.raises(RequestError, match=r"purifier is a function; a torch\.nn\.Module or a reference"):
-        defend(tiny_classifier, lambda images: images)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="purifier is a int; a reference, or a module or function from im"):
+        defend(tiny_classifier, 3)  # type: ignore[arg-type]
 
 
-def test_names_of_weights_and_of_purifiers_are_told_apart() -> None:
-    with pytest.raises(RequestError, match=r"weights 'runs/mine/weights.safetensors': there is no such file"):
-        load_purifier("runs/mine/weights.safetensors")
-    with pytest.raises(RequestError, match="a purifier's reference, for load_purifier; here weights"):
-        load("comdefend")
+def test_an_unknown_name_lists_weights_and_purifiers_alike() -> None:
+    with pytest.raises(RequestError, match="did you mean jpeg.*cifar10-guided") as error:
+        load("jpge")
+    assert "feature-squeezing" in str(error.value)
+    with pytest.raises(RequestError, match=r"'runs/mine/weights.safetensors': there is no such file"):
+        load("runs/mine/weights.safetensors")
+    with pytest.raises(RequestError, match=r"options of weights are given as comdefend:weights=cifar10,"):
+        load("cifar10:tile=64")
+    with pytest.raises(RequestError, match=r"name the function that makes it: mine\.py:FACTORY"):
+        load("mine.py")
+
+
+def test_weights_suit_the_images_that_are_shown() -> None:
+    assert load(like=torch.rand(1, 1, 28, 28)).image_channels == 1
+    assert load("comdefend", like=torch.rand(1, 3, 8, 8)).image_channels == 3
+    purifier = load("cifar10", tile=64, noise=1.5)
+    assert isinstance(purifier, ComDefendPurifier)
+    assert (purifier.tile, purifier.noise) == (64, 1.5)
+
+
+class Halves(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images / 2
+
+
+@pytest.mark.parametrize("given", [Halves(), lambda images: images / 2])
+def test_anything_from_images_to_images_is_a_purifier(given: Any, tiny_classifier: nn.Module) -> None:
+    images = torch.rand(2, 3, 8, 8, requires_grad=True)
+    purifier = as_purifier(given)
+    assert torch.equal(purifier(images), images / 2)
+    for mode in ("autograd", "identity"):
+        (found,) = torch.autograd.grad(through(purifier, images, mode).sum(), images)
+        assert float(found.mean()) == (0.5 if mode == "autograd" else 1.0)
+    assert torch.equal(defend(tiny_classifier, given)(images), tiny_classifier(images / 2))
+    assert not purifier.stochastic
+    assert not is_ours(purifier)
+
+
+def test_a_module_says_of_itself_what_a_purifier_would() -> None:
+    class Rounded(Halves):
+        stochastic = True
+        gradient_modes = ("surrogate",)
+
+        def surrogate(self, images: torch.Tensor) -> torch.Tensor:
+            return 3 * images
+
+    images = torch.rand(1, 3, 4, 4, requires_grad=True)
+    purifier = as_purifier(Rounded())
+    assert purifier.stochastic
+    assert gradient_modes(purifier) == ("surrogate", "autograd", "identity", "spsa")
+    (found,) = torch.autograd.grad(purifier.through(images, "surrogate").sum(), images)
+    assert torch.equal(found, torch.full_like(images, 3))
 
 
 def test_someone_elses_purifier_is_a_factory_in_a_file(tmp_path: Path) -> None:
@@ -98,11 +147,11 @@ def test_someone_elses_purifier_is_a_factory_in_a_file(tmp_path: Path) -> None:
         "    return 3\n"
     )
     images = torch.rand(1, 3, 4, 4)
-    assert torch.equal(load_purifier(f"{tmp_path}/mine.py:make")(images), images / 2)
+    assert torch.equal(load(f"{tmp_path}/mine.py:make")(images), images / 2)
     with pytest.raises(RequestError, match="returned a int"):
-        load_purifier(f"{tmp_path}/mine.py:wrong")
+        load(f"{tmp_path}/mine.py:wrong")
     with pytest.raises(RequestError, match="no function 'gone'"):
-        load_purifier(f"{tmp_path}/mine.py:gone")
+        load(f"{tmp_path}/mine.py:gone")
 
 
 @pytest.mark.parametrize(
@@ -127,14 +176,14 @@ def test_someone_elses_purifier_is_a_factory_in_a_file(tmp_path: Path) -> None:
 )
 def test_unknown_references_say_what_is_wrong(reference: str, message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        load_purifier(reference)
+        load(reference)
 
 
 def test_the_name_of_shipped_weights_is_their_purifier() -> None:
     images = torch.rand(1, 3, 8, 8)
 
     def purified(reference: str, at: torch.Tensor = images) -> torch.Tensor:
-        found: torch.Tensor = load_purifier(reference)(at)
+        found: torch.Tensor = load(reference)(at)
         return found
 
     wanted = purified("comdefend:weights=cifar10-guided")

@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
+import comdefend
 from comdefend import zoo
 from comdefend.classifiers import load_classifier
 from comdefend.data import ImageSet
 from comdefend.errors import RequestError, WorkError
-from comdefend.purifiers import JPEG, load_comdefend, load_purifier
+from comdefend.purifiers import JPEG, load_comdefend
 from comdefend.training import Recipe, load_recipe, start
 from comdefend.training.classifier import ClassifierTraining
 from comdefend.training.purifier import with_noise
@@ -285,7 +286,7 @@ def test_a_pixelcnn_learns_to_code_images_in_fewer_bits(data: str, tmp_path: Pat
     assert bits[1] < bits[0] - 0.5
     weights = str(tmp_path / "40" / "weights.safetensors")
     channels = 1 if "fashion" in data else 3
-    purifier = load_purifier(f"pixeldefend:weights={weights},epsilon=4", channels=channels)
+    purifier = comdefend.load(f"pixeldefend:weights={weights},epsilon=4", channels=channels)
     images = torch.rand(1, channels, 6, 6).mul(255).round() / 255
     assert 0 < (purifier(images) - images).abs().max() <= 4 / 255 + 1e-6
 
@@ -370,7 +371,7 @@ def test_a_denoiser_is_guided_by_a_classifier(tmp_path: Path) -> None:
     assert facts is not None
     assert facts.architecture == {"image_channels": 3, "widths": (4, 6)}
     images = torch.rand(1, 3, 9, 7)
-    purifier = load_purifier(f"hgd:weights={tmp_path}/weights.safetensors")
+    purifier = comdefend.load(f"hgd:weights={tmp_path}/weights.safetensors")
     assert not torch.equal(purifier(images), images)
 
 

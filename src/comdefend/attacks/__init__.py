@@ -2,55 +2,51 @@
 
 from dataclasses import fields, replace
 from math import inf
+from typing import Any
 
-from comdefend.attacks.autoattack import APGD, AutoAttack, AutoAttackL2, Square, SquareOfMeans
+from comdefend.attacks.autoattack import APGD, AutoAttack, Square, SquareOfMeans
+from comdefend.attacks.balls import BALLS, Ball, distance
 from comdefend.attacks.base import (
     OF_THE_EVALUATION,
-    PROTOCOLS,
     Attack,
     BudgetFree,
     Goal,
-    Norm,
-    Protocol,
+    attacks,
     check_adversarial,
-    distance,
     fooled,
 )
 from comdefend.attacks.carlini_wagner import CarliniWagner
-from comdefend.attacks.deepfool import DeepFool, DeepFoolL2
-from comdefend.attacks.fgsm import FGSM, MinimalFGSM
+from comdefend.attacks.deepfool import DeepFool
+from comdefend.attacks.fgsm import FGSM
 from comdefend.attacks.hopskipjump import HopSkipJump
-from comdefend.attacks.iterative import BIM, MIFGSM, PGD, PGDL2, MinimalBIM, MinimalMIFGSM, MinimalPGD
+from comdefend.attacks.iterative import BIM, MIFGSM, PGD
+from comdefend.attacks.smallest import Smallest
 from comdefend.errors import RequestError
 from comdefend.references import split_reference
+from comdefend.threat import PROTOCOLS, Norm, Protocol
 
 __all__ = [
     "APGD",
-    "ATTACKS",
+    "BALLS",
     "BIM",
     "FGSM",
     "MIFGSM",
     "PGD",
-    "PGDL2",
     "PROTOCOLS",
     "Attack",
     "AutoAttack",
-    "AutoAttackL2",
+    "Ball",
     "BudgetFree",
     "CarliniWagner",
     "DeepFool",
-    "DeepFoolL2",
     "Goal",
     "HopSkipJump",
-    "MinimalBIM",
-    "MinimalFGSM",
-    "MinimalMIFGSM",
-    "MinimalPGD",
     "Norm",
     "Protocol",
+    "Smallest",
     "Square",
     "SquareOfMeans",
-    "attack_names",
+    "attacks",
     "check_adversarial",
     "check_protocol",
     "distance",
@@ -58,57 +54,46 @@ __all__ = [
     "fooled",
 ]
 
-ATTACKS: tuple[Attack, ...] = (
-    FGSM(), BIM(), PGD(), PGDL2(), MIFGSM(),
-    MinimalFGSM(), MinimalBIM(), MinimalPGD(), MinimalMIFGSM(),
-    DeepFool(), DeepFoolL2(), CarliniWagner(),
-    APGD(), AutoAttack(), AutoAttackL2(), Square(), HopSkipJump(),
-)  # fmt: skip
-"""Every attack with its default settings, one entry for each protocol it knows."""
 
+def find_attack(reference: str, protocol: Protocol) -> Attack | None:
+    """The attack of that name under that protocol, or None where it has no such form.
 
-LEAST = {"candidates": 2, "confidence": 0, "decay": 0}
-"""The smallest value of some settings. All others must be above 0."""
-
-
-def attack_names() -> list[str]:
-    return list(dict.fromkeys(attack.name for attack in ATTACKS))
-
-
-def find_attack(name: str, protocol: Protocol) -> Attack | None:
-    """The attack of that name under that protocol, or None where it does not know the protocol.
-
-    `name` may carry settings that are numbers: "bim:steps=50,step=0.05". DeepFool and C&W look for the
+    `reference` may carry settings that are numbers: "bim:steps=50,step=0.05". DeepFool and C&W look for the
     smallest perturbation by nature: they have no fixed form. Raises `RequestError` for an unknown
     name or setting.
     """
-    usual_name, options = split_reference(name, what="attack", known=attack_names())
-    usual = next((a for a in ATTACKS if (a.name, a.protocol) == (usual_name, protocol)), None)
-    if usual is None or not options:
-        return usual
-    numbers = {
-        own.name: value
-        for own in fields(usual)
-        if type(value := getattr(usual, own.name)) in (int, float) and own.metadata != OF_THE_EVALUATION
-    }
-    for key, value in options.items():
-        if key not in numbers:
-            takes = f"it takes {', '.join(numbers)}" if numbers else "it takes none"
-            raise RequestError(
-                f"attack {name!r}: there is no setting {key!r} under protocol {protocol}; {takes}"
-            )
-        whole = isinstance(numbers[key], int)
-        least = LEAST.get(key)
-        if not isinstance(value, int if whole else int | float) or not (
-            (value > 0 if least is None else least <= value) and value < inf
-        ):
-            kind = "a whole number" if whole else "a number"
-            bound = "above 0" if least is None else f"of at least {least}"
-            raise RequestError(f"attack {name!r}: {key} is {value!r}; it must be {kind} {bound}")
-    return replace(usual, reference=name, **options)
+    name, options = split_reference(reference, what="attack", known=attacks)
+    attack = attacks[name]()
+    if options:
+        attack = replace(attack, reference=reference, **_checked(attack, options, reference))
+    if attack.protocol == protocol:
+        return attack
+    return Smallest(attack) if protocol == "minimal" and attack.per_image_budgets else None
 
 
 def check_protocol(name: str) -> None:
     """Raises `RequestError` for an unknown protocol."""
     if name not in PROTOCOLS:
         raise RequestError(f"there is no protocol {name!r} (known: {', '.join(PROTOCOLS)})")
+
+
+def _checked(attack: Attack, options: dict[str, int | float | str], reference: str) -> dict[str, Any]:
+    """Settings of a reference that the attack has, each a number in its range."""
+    numbers = {
+        own.name: (getattr(attack, own.name), own.metadata.get("least"))
+        for own in fields(attack)
+        if type(getattr(attack, own.name)) in (int, float) and own.metadata != OF_THE_EVALUATION
+    }
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        if key not in numbers:
+            known = f"it takes {', '.join(numbers)}" if numbers else "it takes none"
+            raise RequestError(f"attack {reference!r}: there is no setting {key!r}; {known}")
+        usual, least = numbers[key]
+        kind = "a whole number" if isinstance(usual, int) else "a number"
+        number = isinstance(value, int) or (isinstance(value, float) and isinstance(usual, float))
+        if not number or not (0 if least is None else least) <= value < inf or (least is None and value == 0):  # type: ignore[operator]
+            bound = "above 0" if least is None else f"of at least {least}"
+            raise RequestError(f"attack {reference!r}: {key} is {value!r}; it must be {kind} {bound}")
+        found[key] = value
+    return found

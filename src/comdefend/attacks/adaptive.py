@@ -2,7 +2,7 @@
 
 ```
 images -> purifier, differentiated in one of its gradient modes -> classifier -> logits
-          drawn anew `draws` times, if it is stochastic               mean of the logits
+          drawn anew `eot_samples` times, if it is stochastic         mean of the logits
 ```
 
 What comes out is the defended classifier's own logits in every mode; only the gradients differ. So
@@ -31,7 +31,7 @@ class AdaptiveView(nn.Module):
 
     `mode` is one of the purifier's (`Purifier.through`), or "spsa" (Uesato et al., 2018): the gradient
     of the whole is estimated from differences along `directions` random sign vectors of size `reach` (a
-    fraction of the range of values). With `draws` above 1 the logits are the mean over so many
+    fraction of the range of values). With `eot_samples` above 1 the logits are the mean over so many
     draws of a stochastic purifier, and their gradient is that of the mean (EOT, Athalye et al.,
     2018); the draws are computed anew one by one for the backward pass, so that memory does not grow
     with them. `frozen` seeds every draw alike: the defence without its randomness. An estimate takes both
@@ -44,16 +44,18 @@ class AdaptiveView(nn.Module):
         purifier: nn.Module,
         *,
         mode: str = "autograd",
-        draws: int = 1,
+        eot_samples: int = 1,
         frozen: int | None = None,
         directions: int = 16,
         reach: float = 2 / 255,
     ) -> None:
         super().__init__()
-        if draws < 1 or directions < 1:
-            raise RequestError(f"draws is {draws} and directions {directions}; they must be at least 1")
+        if eot_samples < 1 or directions < 1:
+            raise RequestError(
+                f"eot_samples is {eot_samples} and directions {directions}; they must be at least 1"
+            )
         self.classifier, self.purifier = classifier, purifier
-        self.mode, self.draws, self.frozen = mode, draws, frozen
+        self.mode, self.eot_samples, self.frozen = mode, eot_samples, frozen
         self.directions, self.reach = directions, reach
 
     def forward(self, images: Tensor) -> Tensor:
@@ -69,11 +71,11 @@ class AdaptiveView(nn.Module):
 
     def _mean(self, images: Tensor, mode: str) -> Tensor:
         with drawn_from(self.frozen):
-            if self.draws == 1:
+            if self.eot_samples == 1:
                 return self._once(images, mode)
             followed = torch.is_grad_enabled() and images.requires_grad
             each = []
-            for _ in range(self.draws):
+            for _ in range(self.eot_samples):
                 # A seed of its own, for the backward pass to find the same draw again.
                 args = (images, mode, int(torch.randint(2**62, ())))
                 each.append(
@@ -89,9 +91,9 @@ class AdaptiveView(nn.Module):
         return logits
 
 
-def one_draw(model: nn.Module) -> nn.Module:
+def one_sample(model: nn.Module) -> nn.Module:
     """What is answered to a single question: of a view that gives means over draws, one of these draws."""
-    if not isinstance(model, AdaptiveView) or model.draws == 1:
+    if not isinstance(model, AdaptiveView) or model.eot_samples == 1:
         return model
     return AdaptiveView(model.classifier, model.purifier, mode=model.mode, frozen=model.frozen)
 

@@ -4,19 +4,22 @@ What it warns of (random outputs, zero gradients, a query attack that beats thos
 the logger "auto-attack", where an evaluation collects it.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from comdefend.attacks.base import OF_THE_EVALUATION, Attack, Goal, Norm
+from comdefend.attacks.balls import Budget
+from comdefend.attacks.base import OF_THE_EVALUATION, Attack, Goal, attacks
 from comdefend.errors import MissingExtraError, RequestError
 from comdefend.seeding import random_state_kept
 
 LOGGER = "auto-attack"
 
 
+@attacks.register("autoattack")
 @dataclass(frozen=True)
 class AutoAttack(Attack):
     """Four attacks, each on what the ones before it left: APGD with cross-entropy, APGD and FAB on every
@@ -26,15 +29,21 @@ class AutoAttack(Attack):
     """
 
     name = "autoattack"
-    norm: ClassVar[Norm] = "linf"
-    protocol = "fixed"
+    norms = ("linf", "l2")
     targeted = False
     slow = True
 
     kind: Literal["standard", "rand"] = "standard"
     draws: int = field(default=20, metadata=OF_THE_EVALUATION)
 
-    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
+    @property
+    def gradients(self) -> float:
+        return 200 if self.kind == "rand" else 1000
+
+    def informed(self, *, random: bool) -> "AutoAttack":
+        return replace(self, kind="rand", draws=1) if random else self  # what it attacks draws by itself
+
+    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: Budget | None) -> Tensor:
         made = _auto_attack(model, images, self, epsilon, version=self.kind)
         if self.kind == "rand":
             made.apgd.eot_iter = self.draws
@@ -49,14 +58,10 @@ class AutoAttack(Attack):
         return _run(made, images, goal)
 
 
-@dataclass(frozen=True)
-class AutoAttackL2(AutoAttack):
-    """AutoAttack under L2."""
-
-    name = "autoattack-l2"
-    norm = "l2"
+attacks.register("autoattack-l2")(partial(AutoAttack, norm="l2"))
 
 
+@attacks.register("apgd")
 @dataclass(frozen=True)
 class APGD(Attack):
     """PGD without a step size to choose: the two parts of AutoAttack that follow the gradient of one loss,
@@ -64,14 +69,16 @@ class APGD(Attack):
     """
 
     name = "apgd"
-    norm = "linf"
-    protocol = "fixed"
     targeted = False
     slow = True
 
     steps: int = 100
 
-    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
+    @property
+    def gradients(self) -> float:
+        return 2 * self.steps
+
+    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: Budget | None) -> Tensor:
         made = _auto_attack(model, images, self, epsilon, version="custom", attacks=["apgd-ce", "apgd-dlr"])
         made.apgd.n_restarts, made.apgd.n_iter = 1, self.steps
         made.apgd.n_iter_orig = self.steps
@@ -81,6 +88,7 @@ class APGD(Attack):
         return _run(made, images, goal)
 
 
+@attacks.register("square")
 @dataclass(frozen=True)
 class Square(Attack):
     """Square Attack (Andriushchenko et al., 2020): squares at random places, kept where they raise
@@ -88,21 +96,23 @@ class Square(Attack):
     """
 
     name = "square"
-    norm = "linf"
-    protocol = "fixed"
     targeted = False
     query_based = True
     slow = True
 
     queries: int = 5000
 
-    def against_random(self) -> "SquareOfMeans":
-        return SquareOfMeans(queries=self.queries, reference=self.reference)
+    @property
+    def gradients(self) -> float:
+        return self.queries / 3
 
-    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
+    def informed(self, *, random: bool) -> "Square":
+        return SquareOfMeans(queries=self.queries, reference=self.reference) if random else self
+
+    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: Budget | None) -> Tensor:
         return _run(self._made(model, images, epsilon), images, goal)
 
-    def _made(self, model: nn.Module, images: Tensor, epsilon: float | None) -> Any:
+    def _made(self, model: nn.Module, images: Tensor, epsilon: Budget | None) -> Any:
         made = _auto_attack(model, images, self, epsilon, version="custom", attacks=["square"])
         made.square.n_queries = self.queries
         return made
@@ -115,7 +125,7 @@ class SquareOfMeans(Square):
     attacked, its search ends, and what was found is taken back if the next answer is right.
     """
 
-    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
+    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: Budget | None) -> Tensor:
         square = self._made(model, images, epsilon).square
         measure = square.margin_and_loss
 
@@ -132,7 +142,7 @@ class SquareOfMeans(Square):
 
 
 def _auto_attack(
-    model: nn.Module, images: Tensor, attack: Attack, epsilon: float | None, **options: Any
+    model: nn.Module, images: Tensor, attack: Attack, epsilon: Budget | None, **options: Any
 ) -> Any:
     try:
         import pyautoattack

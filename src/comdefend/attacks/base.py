@@ -1,7 +1,7 @@
 """The Attack interface, the check of what an attack made, and the search for the smallest budget."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from math import inf
@@ -11,15 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from comdefend.attacks.balls import BALLS, Ball, Budget, distance
 from comdefend.errors import MissingExtraError, RequestError, WorkError
 from comdefend.purifiers.base import check_images
-
-Norm = Literal["linf", "l2"]
-Protocol = Literal["fixed", "minimal"]
+from comdefend.registry import Registry
+from comdefend.threat import Norm, Protocol
 
 LossName = Literal["cross-entropy", "margin", "dlr"]
 
-PROTOCOLS: tuple[Protocol, ...] = ("fixed", "minimal")
+
+SATURATED = 50.0
+"""A lead of the first logit beyond which the gradient of cross-entropy is nothing: a classifier whose logits
+are a thousand times as large would look robust.
+"""
 
 SLACK = 1e-5
 """By how much rounding may exceed a budget."""
@@ -45,17 +49,19 @@ class Goal:
     def loss(self, logits: Tensor, kind: LossName = "cross-entropy") -> Tensor:
         """What the attack raises, N.
 
-        "cross-entropy": the label's, or the target's with its sign turned. "margin": by how much the
+        "cross-entropy": the label's, or the target's with its sign turned; the margin instead where the
+        softmax is saturated. "margin": by how much the
         largest other logit exceeds the label's, or the target's the largest other (Carlini & Wagner,
         2017). "dlr": the margin over the distance of the first logit to the third, so that no scale of
         the logits can hide it (Croce & Hein, 2020, Eq. 6; of two classes, the margin alone).
         """
         aim = self.labels if self.targets is None else self.targets
         towards = 1.0 if self.targets is None else -1.0
-        if kind == "cross-entropy":
-            return towards * functional.cross_entropy(logits, aim, reduction="none")
         own = functional.one_hot(aim, logits.shape[1]).bool()
         margin = towards * (logits.masked_fill(own, -torch.inf).amax(1) - logits[own])
+        if kind == "cross-entropy":
+            entropy = towards * functional.cross_entropy(logits, aim, reduction="none")
+            return torch.where(towards * margin < -SATURATED, margin, entropy)
         if kind == "margin" or logits.shape[1] < 3:
             return margin
         first, _, third = logits.topk(3).values.unbind(1)
@@ -67,7 +73,12 @@ class Goal:
 
 
 OF_THE_EVALUATION = {"of": "the evaluation"}
-"""Metadata of settings that suit the model which is attacked, and that an attack's reference cannot have."""
+"""Metadata of settings that the evaluation chooses for the model that is attacked; a reference cannot set
+them.
+"""
+
+attacks: "Registry[Callable[..., Attack]]" = Registry("comdefend.attacks", group="comdefend.attacks")
+"""Attacks by name: classes, or functions of the same settings."""
 
 
 @dataclass(frozen=True)
@@ -82,34 +93,60 @@ class Attack(ABC):
     `protocol` says what it does with its budget: an attack of the protocol "fixed" spends all of
     it; one of the protocol "minimal" looks for the smallest perturbation, up to epsilon, that
     fools the model, and gives the original back where it finds none.
+
+    A new attack derives from this class in a file of its own and is decorated with
+    `@attacks.register(NAME)`; another package names it under the entry points `comdefend.attacks`.
     """
 
     name: ClassVar[str]
-    reference: str = field(default="", repr=False, kw_only=True)
-    """What it was asked for by, where it has other settings than usual: "bim:steps=50"."""
-    norm: ClassVar[Norm]
-    protocol: ClassVar[Protocol]
+    norms: ClassVar[tuple[Norm, ...]] = ("linf",)
+    """The norms that it can be bounded in."""
+    protocol: ClassVar[Protocol] = "fixed"
     targeted: ClassVar[bool] = True
     query_based: ClassVar[bool] = False
     """Whether it asks the model for answers only, and never for gradients."""
     slow: ClassVar[bool] = False
     """Whether it takes so long for an image that an evaluation gives it fewer of them."""
-    version: ClassVar[int] = 1
-    """Raised when a change of code changes what the attack finds, so that kept results are run again."""
+    max_images: ClassVar[int | None] = None
+    """Images that an evaluation gives it at most, where it takes longer still."""
+    follows_estimates: ClassVar[bool] = False
+    """Whether an evaluation runs it along estimated gradients, too."""
+    per_image_budgets: ClassVar[bool] = False
+    """Whether `run` takes a budget for each image (N x 1 x 1 x 1): then it has a minimal form, `Smallest`."""
+
+    reference: str = field(default="", repr=False, kw_only=True)
+    """What it was asked for by, where it has other settings than usual: "bim:steps=50"."""
+    norm: Norm = field(default="linf", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.norm not in self.norms:
+            raise RequestError(f"attack {self.name} is bounded in {' or '.join(self.norms)}, not {self.norm}")
 
     @abstractmethod
-    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
+    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: Budget | None) -> Tensor:
         """The attack itself; `__call__` checks what it returns."""
 
     def settings(self) -> dict[str, Any]:
         """Its settings by name, for files of results."""
-        return {key: value for key, value in asdict(self).items() if key != "reference"}
+        return {key: value for key, value in asdict(self).items() if key not in ("reference", "norm")}
 
-    def against_random(self) -> "Attack":
-        """The attack to take where the model's answers are means of a few draws: this one, save where single
-        answers decide when it stops.
+    def informed(self, *, random: bool) -> "Attack":  # noqa: ARG002
+        """The form for an attacker who judges what they attack, whose model answers at random or not.
+
+        Here the attack itself.
         """
         return self
+
+    @property
+    def gradients(self) -> float:
+        """About how many gradients it takes for an image, for estimates of time; three answers count as
+        one.
+        """
+        return 1.0
+
+    @property
+    def ball(self) -> Ball:
+        return BALLS[self.norm]
 
     @property
     def title(self) -> str:
@@ -165,18 +202,21 @@ class Attack(ABC):
 
 class BudgetFree(Attack):
     """An attack whose search knows no budget: what it found is cut to any afterwards, so that one search
-    serves several budgets.
+    serves several budgets, and no larger budget ever breaks fewer images.
     """
 
     @abstractmethod
     def search(self, model: nn.Module, images: Tensor, goal: Goal) -> Tensor:
         """Images that reach the goal, however far they are from the originals."""
 
-    @abstractmethod
-    def cut(self, images: Tensor, found: Tensor, epsilon: float) -> Tensor:
-        """What was found, moved towards the images until it is within epsilon."""
+    def cut(self, images: Tensor, found: Tensor, epsilon: float) -> Tensor:  # noqa: ARG002
+        """What was found, moved towards the images until it is within epsilon, where that may do. Here as it
+        was found.
+        """
+        return found
 
-    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
+    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: Budget | None) -> Tensor:
+        assert not isinstance(epsilon, Tensor)
         return self.within(model, images, self.search(model, images, goal), goal, epsilon)
 
     def within(
@@ -201,12 +241,6 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def distance(images: Tensor, others: Tensor, norm: Norm) -> Tensor:
-    """How far two batches are apart, N: the largest difference, or the Euclidean length of it."""
-    difference = (others - images).flatten(1)
-    return difference.abs().amax(1) if norm == "linf" else difference.norm(dim=1)
-
-
 def check_adversarial(
     images: Tensor, adversarial: Tensor, *, epsilon: float | None, norm: Norm, attack: str
 ) -> None:
@@ -224,32 +258,6 @@ def check_adversarial(
 def fooled(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Which images the model gets wrong, N booleans."""
     return Goal(labels).reached(model, images)
-
-
-def search_smallest(
-    attempt: Callable[[Tensor, float], Tensor],
-    model: nn.Module,
-    images: Tensor,
-    goal: Goal,
-    budgets: Sequence[float],
-) -> Tensor:
-    """The result of the first of `budgets`, in rising order, at which each image reaches the goal.
-
-    `attempt(indices, budget)` makes adversarial images for some of `images`; those that are solved
-    are not tried again. An image that is where the attack wants it to begin with stays as it is, and
-    so does one that no budget breaks: this is how the attacks of Foolbox 1.x ended, whose interface
-    the paper's released scripts use.
-    """
-    result = images.clone()
-    open_ = torch.nonzero(~goal.reached(model, images))[:, 0]
-    for budget in budgets:
-        if len(open_) == 0:
-            break
-        candidates = attempt(open_, budget)
-        solved = goal.rows(open_).reached(model, candidates)
-        result[open_[solved]] = candidates[solved]
-        open_ = open_[~solved]
-    return result
 
 
 def keep_what_works(

@@ -1,12 +1,22 @@
 """C&W: the smallest L2 perturbation by optimisation (Carlini & Wagner, 2017)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from comdefend.attacks.base import Attack, Goal, foolbox_criterion, foolbox_model, keep_what_works
+from comdefend.attacks.balls import Budget
+from comdefend.attacks.base import (
+    Attack,
+    Goal,
+    attacks,
+    foolbox_criterion,
+    foolbox_model,
+    keep_what_works,
+)
+from comdefend.threat import Norm
 
 
+@attacks.register("cw")
 @dataclass(frozen=True)
 class CarliniWagner(Attack):
     """C&W under L2 with its binary search for the constant. Minimal by nature.
@@ -15,17 +25,23 @@ class CarliniWagner(Attack):
     """
 
     name = "cw"
-    norm = "l2"
+    norms = ("l2",)
     protocol = "minimal"
     slow = True
 
+    norm: Norm = field(default="l2", kw_only=True)
     searches: int = 5
     steps: int = 100
     learning_rate: float = 0.01
     initial_constant: float = 0.01
-    confidence: float = 0.0
+    confidence: float = field(default=0.0, metadata={"least": 0})
 
-    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
+    @property
+    def gradients(self) -> float:
+        return self.searches * self.steps
+
+    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: Budget | None) -> Tensor:
+        assert not isinstance(epsilon, Tensor)
         wrapped = foolbox_model(model, images)
         from foolbox.attacks import L2CarliniWagnerAttack
 

@@ -1,37 +1,36 @@
 """DeepFool: steps to the nearest linearised decision boundary (Moosavi-Dezfooli et al., 2016)."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from comdefend.attacks.base import (
-    BudgetFree,
-    Goal,
-    Norm,
-    distance,
-    foolbox_criterion,
-    foolbox_model,
-)
+from comdefend.attacks.balls import distance
+from comdefend.attacks.base import BudgetFree, Goal, attacks, foolbox_criterion, foolbox_model
 
 
+@attacks.register("deepfool")
 @dataclass(frozen=True)
 class DeepFool(BudgetFree):
-    """DeepFool under L-infinity. Minimal by nature: it stops as soon as the model is fooled.
+    """DeepFool, published for L2. Minimal by nature: it stops as soon as the model is fooled.
 
     Where it needs more than epsilon, its perturbation is cut to epsilon and kept if that still
     fools the model. `candidates`: how many of the likeliest classes are tried as the nearest.
     """
 
     name = "deepfool"
-    norm: ClassVar[Norm] = "linf"
+    norms = ("linf", "l2")
     protocol = "minimal"
     targeted = False
 
     steps: int = 50
     overshoot: float = 0.02
-    candidates: int = 10
+    candidates: int = field(default=10, metadata={"least": 2})
+
+    @property
+    def gradients(self) -> float:
+        return 5 * self.candidates
 
     def search(self, model: nn.Module, images: Tensor, goal: Goal) -> Tensor:
         wrapped = foolbox_model(model, images)
@@ -46,16 +45,10 @@ class DeepFool(BudgetFree):
         return torch.where(torch.isfinite(found), found, images).clamp(0, 1)
 
     def cut(self, images: Tensor, found: Tensor, epsilon: float) -> Tensor:
-        return (images + (found - images).clamp(-epsilon, epsilon)).clamp(0, 1)
-
-
-@dataclass(frozen=True)
-class DeepFoolL2(DeepFool):
-    """DeepFool under L2, the norm it was published for."""
-
-    name = "deepfool-l2"
-    norm = "l2"
-
-    def cut(self, images: Tensor, found: Tensor, epsilon: float) -> Tensor:
+        if self.norm == "linf":
+            return (images + (found - images).clamp(-epsilon, epsilon)).clamp(0, 1)
         length = distance(images, found, "l2").clamp_min(1e-12)
         return images + (found - images) * (epsilon / length).clamp_max(1)[:, None, None, None]
+
+
+attacks.register("deepfool-l2")(partial(DeepFool, norm="l2"))

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from comdefend.attacks.base import Attack, Goal, foolbox_criterion, foolbox_model, keep_what_works
+from comdefend.attacks.balls import Budget
+from comdefend.attacks.base import (
+    Attack,
+    Goal,
+    attacks,
+    foolbox_criterion,
+    foolbox_model,
+    keep_what_works,
+)
 from comdefend.seeding import drawn_from
 
 TRIES = 50
@@ -15,6 +23,7 @@ CONFIRMED = 5
 """How many answers must agree that a place is of another class: those of a random defence may differ."""
 
 
+@attacks.register("hopskipjump")
 @dataclass(frozen=True)
 class HopSkipJump(Attack):
     """Foolbox's, under L-infinity, from a random image of another class. Minimal by nature: what needs more
@@ -25,16 +34,21 @@ class HopSkipJump(Attack):
     """
 
     name = "hopskipjump"
-    norm = "linf"
     protocol = "minimal"
     targeted = False
     query_based = True
     slow = True
+    max_images = 40
 
     steps: int = 12
     gradient_queries: int = 100
 
-    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
+    @property
+    def gradients(self) -> float:
+        return self.steps * (self.gradient_queries + 25) / 3
+
+    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: Budget | None) -> Tensor:
+        assert not isinstance(epsilon, Tensor)
         still = _Still(model)
         wrapped = foolbox_model(still, images)
         from foolbox.attacks import HopSkipJumpAttack

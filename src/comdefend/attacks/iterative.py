@@ -1,14 +1,15 @@
-"""BIM, PGD and MI-FGSM: many small steps along the sign of the gradient, each projected to the budget."""
+"""BIM, PGD and MI-FGSM: many small steps along the gradient, each projected to the ball."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from comdefend.attacks.adaptive import one_draw
-from comdefend.attacks.base import OF_THE_EVALUATION, Attack, Goal, LossName, Norm, Protocol, search_smallest
+from comdefend.attacks.adaptive import one_sample
+from comdefend.attacks.balls import Ball, Budget
+from comdefend.attacks.base import OF_THE_EVALUATION, Attack, Goal, LossName, attacks
 from comdefend.errors import RequestError
 
 DEFAULT_BUDGET = 0.3
@@ -19,10 +20,129 @@ SETTLED = 3
 it when it is stored in 8 bits, so that the result lies beyond the boundary and not on it.
 """
 
-EARLY = 2
-"""Raised when a change of when attacks stop changes what they find."""
+LOSSES: tuple[LossName, ...] = ("cross-entropy", "margin", "dlr")
+"""Of the PGD of an informed attacker: one after the other on what is left."""
+
+CONFIRMATIONS = 10
+"""Single answers of a random defence that an image must fool, for the PGD of an informed attacker not to try
+it again.
+"""
+
+Follow = Callable[[Tensor], Tensor | None]
+"""From images to the gradient at them, N x C x H x W; None where nothing is left to do."""
 
 
+def ascend(
+    follow: Follow,
+    images: Tensor,
+    epsilon: Budget,
+    ball: Ball,
+    *,
+    steps: int,
+    step: float,
+    start: Tensor | None = None,
+) -> Tensor:
+    """Projected gradient ascent (Madry et al., 2018) from `start`, or the images: `steps` steps of
+    `step * epsilon`.
+    """
+    at = images if start is None else start
+    for _ in range(steps):
+        gradient_at = follow(at)
+        if gradient_at is None:
+            break
+        at = ball.project(at + ball.step(gradient_at, step * epsilon), images, epsilon)
+    return at
+
+
+class Momentum:
+    """A sum of gradients, each divided by its L1 norm; the sum is multiplied by `decay` at each step
+    (Dong et al., 2018, Eq. 6).
+    """
+
+    def __init__(self, follow: Follow, decay: float) -> None:
+        self.follow, self.decay = follow, decay
+        self.sum: Tensor | float = 0.0
+
+    def __call__(self, at: Tensor) -> Tensor | None:
+        found = self.follow(at)
+        if found is None:
+            return None
+        length = found.abs().sum((1, 2, 3), keepdim=True)
+        self.sum = self.decay * self.sum + torch.where(length > 0, found / length, 0)
+        return self.sum
+
+
+class EarlyStop:
+    """Follows the gradient at images that are not fooled for good yet.
+
+    An image is left alone once it has reached the goal for `SETTLED` steps in a row and does so in 8 bits as
+    well; `result` takes one that was moved away again back to where it had reached it. With `from_images`
+    one that is wrong from the start stays as it is.
+    """
+
+    def __init__(
+        self, model: nn.Module, images: Tensor, goal: Goal, loss: LossName, *, from_images: bool
+    ) -> None:
+        self.model, self.goal, self.loss = model, goal, loss
+        self.rows = torch.arange(len(images), device=images.device)
+        self.streak = torch.zeros_like(self.rows)
+        self.fooled_at, self.ever = images.clone(), torch.zeros_like(self.rows, dtype=torch.bool)
+        self.at_start = from_images
+
+    def __call__(self, at: Tensor) -> Tensor | None:
+        goal = self.goal.rows(self.rows)
+        found, logits = gradient(self.model, at[self.rows], goal, self.loss)
+        reached = goal.reached_by(logits)
+        hit = self.rows[reached]
+        self.fooled_at[hit], self.ever[hit] = at[hit], True
+        self.streak[self.rows] = torch.where(reached, self.streak[self.rows] + 1, 0)
+        if self.at_start:
+            going, self.at_start = ~reached, False
+        else:
+            settled = self.rows[self.streak[self.rows] >= SETTLED]
+            if len(settled):
+                lost = ~self.goal.rows(settled).reached(self.model, stored(at[settled]))
+                self.streak[settled[lost]] = 0
+            going = self.streak[self.rows] < SETTLED
+        self.rows, found = self.rows[going], found[going]
+        if len(self.rows) == 0:
+            return None
+        everywhere = torch.zeros_like(at)
+        everywhere[self.rows] = found
+        return everywhere
+
+    def result(self, at: Tensor) -> Tensor:
+        """Images where they reached the goal last, and elsewhere `at`."""
+        return torch.where(self.ever[:, None, None, None], self.fooled_at, at)
+
+
+def follow_gradient(
+    model: nn.Module,
+    images: Tensor,
+    goal: Goal,
+    epsilon: Budget | None,
+    ball: Ball,
+    *,
+    steps: int,
+    step: float,
+    loss: LossName = "cross-entropy",
+    momentum: float | None = None,
+    start: Tensor | None = None,
+    early: bool = False,
+) -> Tensor:
+    """`ascend` along the gradient of a model's loss, with momentum and with early stopping where asked
+    for.
+    """
+    budget = DEFAULT_BUDGET if epsilon is None else epsilon
+    stop = EarlyStop(model, images, goal, loss, from_images=start is None) if early else None
+    follow: Follow = stop or (lambda at: gradient(model, at, goal, loss)[0])
+    if momentum is not None:
+        follow = Momentum(follow, momentum)
+    at = ascend(follow, images, budget, ball, steps=steps, step=step, start=start)
+    return stop.result(at) if stop else at
+
+
+@attacks.register("bim")
 @dataclass(frozen=True)
 class BIM(Attack):
     """The basic iterative method, or IFGSM (Kurakin et al., 2017), from the image itself.
@@ -31,48 +151,66 @@ class BIM(Attack):
     """
 
     name = "bim"
-    norm = "linf"
-    protocol: ClassVar[Protocol] = "fixed"
+    per_image_budgets = True
 
     steps: int = 10
     step: float = 0.2
-    early: bool = field(default=False, repr=False)
+    early: bool = field(default=False, repr=False, metadata=OF_THE_EVALUATION)
 
-    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
-        budget = DEFAULT_BUDGET if epsilon is None else epsilon
-        return ascend(model, images, goal, budget, steps=self.steps, step=self.step, early=self.early)
+    @property
+    def gradients(self) -> float:
+        return self.steps
+
+    def informed(self, *, random: bool) -> "BIM":
+        return replace(self, early=not random)
+
+    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: Budget | None) -> Tensor:
+        return follow_gradient(
+            model, images, goal, epsilon, self.ball, steps=self.steps, step=self.step, early=self.early
+        )
 
 
+@attacks.register("pgd")
 @dataclass(frozen=True)
 class PGD(Attack):
-    """Projected gradient descent (Madry et al., 2018): BIM from a random point of the budget.
+    """Projected gradient descent (Madry et al., 2018): BIM from a random point of the ball.
 
     With `restarts` above 1, images that are not fooled are tried again from another point, and what comes
     nearer to the goal is kept; the restarts take turns with the `losses` (see `Goal.loss`). Random numbers
-    are those of torch's global generator. `sure`: of a model that answers at random, in how many single
-    answers an image must fool it to be left alone, and over how many the nearness is a mean.
+    are those of torch's global generator. `confirmations`: of a model that answers at random, in how many
+    single answers an image must fool it to be left alone, and over how many the nearness is a mean.
     """
 
     name = "pgd"
-    version = 2
-    norm: ClassVar[Norm] = "linf"
-    protocol: ClassVar[Protocol] = "fixed"
+    norms = ("linf", "l2")
+    per_image_budgets = True
+    follows_estimates = True
 
     steps: int = 20
     step: float = 0.125
     restarts: int = 1
     losses: tuple[LossName, ...] = ("cross-entropy",)
-    early: bool = field(default=False, repr=False)
-    sure: int = field(default=1, repr=False, metadata=OF_THE_EVALUATION)
+    early: bool = field(default=False, repr=False, metadata=OF_THE_EVALUATION)
+    confirmations: int = field(default=1, repr=False, metadata=OF_THE_EVALUATION)
 
-    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
+    @property
+    def gradients(self) -> float:
+        return self.steps * self.restarts
+
+    def informed(self, *, random: bool) -> "PGD":
+        return replace(
+            self, restarts=max(len(LOSSES), self.restarts), losses=LOSSES, early=not random,
+            confirmations=CONFIRMATIONS if random else 1,
+        )  # fmt: skip
+
+    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: Budget | None) -> Tensor:
         budget = DEFAULT_BUDGET if epsilon is None else epsilon
 
         def attempt(rows: Tensor, loss: LossName) -> Tensor:
-            return ascend(
-                model, images[rows], goal.rows(rows), budget,
-                steps=self.steps, step=self.step, norm=self.norm, loss=loss, early=self.early,
-                start=random_start(images[rows], budget, self.norm),
+            own = budget[rows] if isinstance(budget, Tensor) else budget
+            return follow_gradient(
+                model, images[rows], goal.rows(rows), own, self.ball, steps=self.steps, step=self.step,
+                loss=loss, early=self.early, start=self.ball.start(images[rows], own),
             )  # fmt: skip
 
         result = attempt(torch.arange(len(images), device=images.device), self.losses[0])
@@ -88,28 +226,25 @@ class PGD(Attack):
 
     def _solved(self, model: nn.Module, images: Tensor, goal: Goal) -> Tensor:
         """Which images reach their goal whenever they are looked at, N booleans."""
-        if self.sure == 1:
+        if self.confirmations == 1:
             return goal.reached(model, images)
-        once = one_draw(model)
-        return torch.stack([goal.reached(once, images) for _ in range(self.sure)]).all(0)
+        once = one_sample(model)
+        return torch.stack([goal.reached(once, images) for _ in range(self.confirmations)]).all(0)
 
     def _nearness(self, model: nn.Module, images: Tensor, goal: Goal) -> Tensor:
         """How near images are to their goal, or beyond it: the mean margin of their logits, N."""
         with torch.no_grad():
-            if self.sure == 1:
+            if self.confirmations == 1:
                 return goal.loss(model(images), "margin")
-            once = one_draw(model)
-            return torch.stack([goal.loss(once(images), "margin") for _ in range(self.sure)]).mean(0)
+            once = one_sample(model)
+            margins = [goal.loss(once(images), "margin") for _ in range(self.confirmations)]
+            return torch.stack(margins).mean(0)
 
 
-@dataclass(frozen=True)
-class PGDL2(PGD):
-    """PGD under L2: steps along the gradient, from a random point of the ball."""
-
-    name = "pgd-l2"
-    norm = "l2"
+attacks.register("pgd-l2")(partial(PGD, norm="l2"))
 
 
+@attacks.register("mi-fgsm")
 @dataclass(frozen=True)
 class MIFGSM(Attack):
     """The momentum iterative method (Dong et al., 2018): the winner of the NIPS 2017 contest.
@@ -119,55 +254,24 @@ class MIFGSM(Attack):
     """
 
     name = "mi-fgsm"
-    norm = "linf"
-    protocol: ClassVar[Protocol] = "fixed"
+    per_image_budgets = True
 
     steps: int = 10
-    decay: float = 1.0
-    early: bool = field(default=False, repr=False)
+    decay: float = field(default=1.0, metadata={"least": 0})
+    early: bool = field(default=False, repr=False, metadata=OF_THE_EVALUATION)
 
-    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
-        budget = DEFAULT_BUDGET if epsilon is None else epsilon
-        return ascend(
-            model, images, goal, budget,
+    @property
+    def gradients(self) -> float:
+        return self.steps
+
+    def informed(self, *, random: bool) -> "MIFGSM":
+        return replace(self, early=not random)
+
+    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: Budget | None) -> Tensor:
+        return follow_gradient(
+            model, images, goal, epsilon, self.ball,
             steps=self.steps, step=1 / self.steps, momentum=self.decay, early=self.early,
         )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class MinimalBIM(BIM):
-    """BIM at `budgets` rising budgets; the first that fools the model counts."""
-
-    protocol = "minimal"
-
-    budgets: int = 12
-
-    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
-        return rising(super().run, self.budgets, model, images, goal, epsilon)
-
-
-@dataclass(frozen=True)
-class MinimalPGD(PGD):
-    """PGD at `budgets` rising budgets; the first that fools the model counts."""
-
-    protocol = "minimal"
-
-    budgets: int = 12
-
-    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
-        return rising(super().run, self.budgets, model, images, goal, epsilon)
-
-
-@dataclass(frozen=True)
-class MinimalMIFGSM(MIFGSM):
-    """MI-FGSM at `budgets` rising budgets; the first that fools the model counts."""
-
-    protocol = "minimal"
-
-    budgets: int = 12
-
-    def run(self, model: nn.Module, images: Tensor, goal: Goal, epsilon: float | None) -> Tensor:
-        return rising(super().run, self.budgets, model, images, goal, epsilon)
 
 
 def gradient(
@@ -190,100 +294,6 @@ def gradient(
     return torch.where(torch.isfinite(found), found, 0), logits.detach()
 
 
-def ascend(
-    model: nn.Module,
-    images: Tensor,
-    goal: Goal,
-    epsilon: float,
-    *,
-    steps: int,
-    step: float,
-    norm: Norm = "linf",
-    loss: LossName = "cross-entropy",
-    momentum: float | None = None,
-    start: Tensor | None = None,
-    early: bool = False,
-) -> Tensor:
-    """`steps` steps of `step * epsilon` along the gradient, from `start` or the images.
-
-    After each the result is within `epsilon` of the images and in [0, 1]. L-infinity steps are along
-    the gradient's sign, L2 steps along the gradient itself. With `momentum` the direction is
-    a sum of gradients, each of L1 norm 1, the sum multiplied by `momentum` at each step. With `early`
-    an image stops once it has reached the goal for `SETTLED` steps in a row and does so in 8 bits as well,
-    and one that reached it and was moved away again goes back to where it was; one that was there from the
-    start stays as it is.
-    """
-    result = (images if start is None else start).clone()
-    direction = torch.zeros_like(images)
-    open_ = torch.arange(len(images), device=images.device)
-    there, streak = result.clone(), torch.zeros_like(open_)
-    ever = torch.zeros_like(open_, dtype=torch.bool)
-    for number in range(steps):
-        found, logits = gradient(model, result[open_], goal.rows(open_), loss)
-        if early:
-            reached = goal.rows(open_).reached_by(logits)
-            there[open_[reached]], ever[open_[reached]] = result[open_[reached]], True
-            streak[open_] = torch.where(reached, streak[open_] + 1, 0)
-            # An attack from the image itself has nothing to do where the image is wrong already.
-            going = ~reached if number == 0 and start is None else streak[open_] < SETTLED
-            if number > 0 and not bool(going.all()):
-                settled = open_[~going]
-                lost = ~goal.rows(settled).reached(model, stored(result[settled]))
-                streak[settled[lost]] = 0
-                going = streak[open_] < SETTLED
-            open_, found = open_[going], found[going]
-            if len(open_) == 0:
-                break
-        if momentum is not None:
-            length = found.abs().sum((1, 2, 3), keepdim=True)
-            found = momentum * direction[open_] + torch.where(length > 0, found / length, 0)
-            direction[open_] = found
-        move = found.sign() if norm == "linf" else found / _lengths(found).clamp_min(1e-12)
-        result[open_] = project(result[open_] + step * epsilon * move, images[open_], epsilon, norm)
-    return torch.where(ever[:, None, None, None], there, result)
-
-
-def project(at: Tensor, images: Tensor, epsilon: float, norm: Norm) -> Tensor:
-    """The nearest point that is within epsilon of the images, and of that the nearest in [0, 1]."""
-    if norm == "linf":
-        return torch.clamp(at, (images - epsilon).clamp_min(0), (images + epsilon).clamp_max(1))
-    away = at - images
-    return (images + away * (epsilon / _lengths(away).clamp_min(1e-12)).clamp_max(1)).clamp(0, 1)
-
-
-def random_start(images: Tensor, epsilon: float, norm: Norm) -> Tensor:
-    """A random point of the budget and of [0, 1] for each image, from torch's global generator."""
-    if norm == "linf":
-        away = epsilon * (2 * torch.rand_like(images) - 1)
-    else:
-        away = torch.randn_like(images)
-        radius = epsilon * torch.rand(len(images), 1, 1, 1, device=images.device)
-        away = radius.to(images.dtype) * away / _lengths(away)
-    return (images + away).clamp(0, 1)
-
-
 def stored(images: Tensor) -> Tensor:
     """Images as a file of 8 bits a channel gives them back."""
     return (images * 255).round() / 255
-
-
-def _lengths(images: Tensor) -> Tensor:
-    """The Euclidean length of each image as a vector, N x 1 x 1 x 1."""
-    lengths: Tensor = images.flatten(1).norm(dim=1)
-    return lengths[:, None, None, None]
-
-
-def rising(
-    attack: Callable[[nn.Module, Tensor, Goal, float], Tensor],
-    count: int,
-    model: nn.Module,
-    images: Tensor,
-    goal: Goal,
-    epsilon: float | None,
-) -> Tensor:
-    """A fixed attack at `count` evenly spaced budgets up to epsilon, on the images not yet fooled."""
-    most = DEFAULT_BUDGET if epsilon is None else epsilon
-    return search_smallest(
-        lambda rows, budget: attack(model, images[rows], goal.rows(rows), budget),
-        model, images, goal, [most * k / count for k in range(1, count + 1)],
-    )  # fmt: skip

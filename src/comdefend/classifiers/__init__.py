@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from comdefend import zoo
-from comdefend.classifiers.adapters import ADAPTERS
+from comdefend.classifiers.adapters import ADAPTERS, Normalised
 from comdefend.classifiers.resnet import (
     BasicBlock,
     Bottleneck,
@@ -21,7 +21,7 @@ from comdefend.errors import RequestError
 from comdefend.factory import is_factory, load_factory
 from comdefend.model import channels_last
 
-__all__ = ["ARCHITECTURES", "build_classifier", "check_classifier", "load_classifier"]
+__all__ = ["ARCHITECTURES", "Normalised", "build_classifier", "check_classifier", "load_classifier"]
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "resnet9": ResNet9,

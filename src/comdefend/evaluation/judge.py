@@ -1,4 +1,4 @@
-"""The judge: makes adversarial images for one situation after another, and counts what defences get right."""
+"""The judge: makes adversarial images for one scenario after another, and counts what defences get right."""
 
 import copy
 import logging
@@ -11,22 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from comdefend.attacks import Attack, BudgetFree, Square, autoattack, distance
+from comdefend.attacks import Attack, BudgetFree, autoattack, distance
+from comdefend.attacks.adaptive import AdaptiveView, gradient_modes
 from comdefend.attacks.base import evaluation_mode
 from comdefend.attacks.iterative import stored
 from comdefend.data import ImageSet
 from comdefend.errors import WorkError
-from comdefend.evaluation.batches import Batches, Made
-from comdefend.evaluation.results import (
-    Result,
-    ThreatModel,
-    in_words,
-    pack,
-    repeats,
-    situation_title,
-    total,
-    wilson,
-)
+from comdefend.evaluation.results import Result, pack, repeats, total, wilson
+from comdefend.evaluation.scenarios import ALONE, Scenario, Target
+from comdefend.evaluation.store import Batches, Made
 from comdefend.image import psnr
 from comdefend.purifiers import ComDefendPurifier, Identity, Purifier, is_ours, is_random
 from comdefend.seeding import drawn_from, random_state, restore_random_state
@@ -45,7 +38,7 @@ REPEATS = 20
 
 @dataclass(frozen=True)
 class Example:
-    """A few images of one situation, for looking at: what came in, what the attack and each defence made.
+    """A few images of one scenario, for looking at: what came in, what the attack and each defence made.
 
     `clean`, `adversarial` and each of `purified` are N x C x H x W in [0, 1]; `labels`, `clean_predictions`
     and each of `predictions` int64 N. `purified` has one entry for each defence, `codes` where it has a
@@ -62,51 +55,13 @@ class Example:
     predictions: dict[str, Tensor]
 
 
-@dataclass(frozen=True, eq=False)
-class Situation:
-    """One attack on one target, and the names of the defences that are tried on what it makes.
-
-    `target` is the model that the attack may differentiate or query; `mode`, `draws` and `source` say what
-    it is, where that is not the bare classifier of a gray-box attacker, and `trial` what it is for: see
-    `Result`. At most `limit` images. Without an attack it is clean accuracy.
-    """
-
-    target: nn.Module
-    defences: tuple[str, ...]
-    attack: Attack | None = None
-    threat_model: ThreatModel | None = None
-    mode: str = ""
-    draws: int = 1
-    source: str = ""
-    trial: bool = False
-    limit: int | None = None
-
-    @property
-    def title(self) -> str:
-        if self.attack is None or self.threat_model is None:
-            return "clean"
-        return situation_title(self.threat_model, self.attack.title, self.attack.protocol, self.via)
-
-    @property
-    def via(self) -> str:
-        """What the attack goes through, and of one that asks how often."""
-        attack = self.attack
-        queries = (f"{attack.queries} queries",) if self.adaptive and isinstance(attack, Square) else ()
-        return in_words(self.mode, self.source, self.draws, *queries)
-
-    @property
-    def adaptive(self) -> bool:
-        """Whether the attacker has the defence before him, to differentiate or to query."""
-        return self.threat_model is not None and self.threat_model.knowledge != "gray-box"
-
-
 @dataclass
 class Outcome:
-    """What a situation came to: for each defence in which share of draws it got each of `n` images right,
+    """What a scenario came to: for each defence in which share of draws it got each of `n` images right,
     batch by batch, and the rest.
     """
 
-    situation: Situation
+    scenario: Scenario
     right: dict[str, list[Tensor]]
     rounded: dict[str, list[Tensor]] = field(default_factory=dict)
     psnr: dict[str, list[Tensor]] = field(default_factory=dict)
@@ -125,9 +80,9 @@ class Outcome:
 
     def results(self, defences: Mapping[str, nn.Module], common: Mapping[str, Any]) -> Iterator[Result]:
         """One result for each defence; `common` is what all results of an evaluation share."""
-        attack = self.situation.attack
+        attack = self.scenario.attack
         distances = torch.cat(self.distances) if self.distances else torch.empty(0)
-        for name in self.situation.defences:
+        for name in self.scenario.defences:
             defence, shares = defences[name], self.shares(name)
             stochastic = is_random(defence)
             draws = REPEATS if stochastic else 1
@@ -139,14 +94,14 @@ class Outcome:
                 attack=attack.title if attack else "none",
                 n=self.n,
                 correct=correct,
-                threat_model=self.situation.threat_model,
+                threat_model=self.scenario.threat_model,
                 protocol=attack.protocol if attack else None,
                 settings=attack.settings() if attack else {},
                 defence_settings=defence.settings() if isinstance(defence, Purifier) else {},
-                mode=self.situation.mode,
-                draws=self.situation.draws,
-                source=self.situation.source,
-                trial=self.situation.trial,
+                mode=self.scenario.mode,
+                draws=self.scenario.target.eot_samples,
+                source=self.scenario.source,
+                trial=self.scenario.trial,
                 psnr=float(torch.cat(psnrs).mean()) if psnrs else None,
                 fooled=self.fooled if attack else None,
                 distance=float(distances.median()) if len(distances) else None,
@@ -160,6 +115,20 @@ class Outcome:
                 interval=wilson(correct, self.n),
                 **common,
             )
+
+
+class SurrogateAlone(nn.Module):
+    """The classifier behind a purifier's differentiable surrogate, for attacks that are tried on the
+    purifier.
+    """
+
+    def __init__(self, classifier: nn.Module, purifier: Purifier) -> None:
+        super().__init__()
+        self.classifier, self.purifier = classifier, purifier
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.purifier.surrogate(images).clamp(0, 1))
+        return logits
 
 
 class Judge:
@@ -180,12 +149,17 @@ class Judge:
         batch: int,
         device: str,
         in_eight_bits: bool = False,
+        surrogate_purifiers: Mapping[str, nn.Module] | None = None,
+        surrogate_classifiers: Mapping[str, nn.Module] | None = None,
     ) -> None:
         self.in_eight_bits = in_eight_bits
+        self.surrogate_purifiers = surrogate_purifiers or {}
+        self.surrogate_classifiers = surrogate_classifiers or {}
+        self._targets: dict[tuple[Target, bool], nn.Module] = {}
         self.classifier, self.defences = classifier, defences
         self.data, self.chosen, self.labels = data, chosen, data.labels(chosen)
         self.seed, self.batch, self.device = seed, batch, device
-        self.searched: dict[tuple[Attack, int, int, int], Tensor] = {}
+        self.searched: dict[tuple[Attack, Target, int, int], Tensor] = {}
         self.purified: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
         self._copies = {module: _copied(module) for module in (classifier, *defences.values())}
 
@@ -193,6 +167,28 @@ class Judge:
         """The classifier and a defence as they were before the evaluation, if they can be copied."""
         classifier, defence = self._copies[self.classifier], self._copies[self.defences[name]]
         return None if classifier is None or defence is None else (classifier, defence)
+
+    def target(self, scenario: Scenario) -> nn.Module:
+        """What an attack of a scenario differentiates or queries."""
+        wanted = scenario.target
+        if (wanted, scenario.adaptive) not in self._targets:
+            classifier, purifier = self.target_parts(scenario)
+            made = classifier
+            if purifier is not None and wanted.mode == ALONE:
+                assert isinstance(purifier, Purifier)
+                made = SurrogateAlone(classifier, purifier)
+            elif purifier is not None:
+                mode = wanted.mode or ("autograd" if scenario.adaptive else gradient_modes(purifier)[0])
+                made = AdaptiveView(classifier, purifier, mode=mode, eot_samples=wanted.eot_samples)
+            self._targets[wanted, scenario.adaptive] = made
+        return self._targets[wanted, scenario.adaptive]
+
+    def target_parts(self, scenario: Scenario) -> tuple[nn.Module, nn.Module | None]:
+        """The classifier of a target, and the purifier in front of it, if any."""
+        wanted = scenario.target
+        known = self.defences if scenario.adaptive else self.surrogate_purifiers
+        classifier = self.surrogate_classifiers[wanted.classifier] if wanted.classifier else self.classifier
+        return classifier, known[wanted.purifier] if wanted.purifier else None
 
     def batches(self, limit: int | None = None) -> Iterator[tuple[int, Tensor, Tensor]]:
         """The place of the first image, images and labels, batch by batch."""
@@ -208,20 +204,20 @@ class Judge:
 
     def run(
         self,
-        situation: Situation,
+        scenario: Scenario,
         *,
         examples: int = 0,
         step: Callable[[str], None] | None = None,
         kept: Batches | None = None,
     ) -> Outcome:
-        """All images through one situation. `step` is called before each batch; `kept` holds adversarial
+        """All images through one scenario. `step` is called after each batch; `kept` holds adversarial
         images of batches that need not be attacked again, and is given those of the others.
         """
-        outcome = Outcome(situation, {name: [] for name in situation.defences})
-        for start, clean, truth in self.batches(situation.limit):
-            if step:
-                step(situation.title)
+        outcome = Outcome(scenario, {name: [] for name in scenario.defences})
+        for start, clean, truth in self.batches(scenario.limit):
             self._judge_batch(outcome, clean, truth, start, examples, kept)
+            if step:
+                step(scenario.title)
         return outcome
 
     def predict(self, model: nn.Module, images: Tensor) -> Tensor:
@@ -234,7 +230,7 @@ class Judge:
 
     def attack(
         self,
-        situation: Situation,
+        scenario: Scenario,
         clean: Tensor,
         truth: Tensor,
         start: int,
@@ -244,19 +240,19 @@ class Judge:
         """Adversarial images; `start` is the place of the batch's first image, for the seed. What the attack
         warns of goes into `flags`.
         """
-        assert situation.attack is not None
-        assert situation.threat_model is not None
-        attack, epsilon = situation.attack, situation.threat_model.epsilon
+        assert scenario.attack is not None
+        assert scenario.threat_model is not None
+        attack, epsilon, target = scenario.attack, scenario.threat_model.epsilon, self.target(scenario)
         with drawn_from(self.seed + start), _warnings([] if flags is None else flags):
             if not isinstance(attack, BudgetFree):
-                return attack(situation.target, clean, truth, epsilon=epsilon)
+                return attack(target, clean, truth, epsilon=epsilon)
             goal = attack.goal(truth)
-            key = (attack, id(situation.target), start, len(clean))
+            key = (attack, scenario.target, start, len(clean))
             if key not in self.searched:
                 # Kept for the next budgets, which follow at once; those of other attacks are done with.
                 self.searched = {k: v for k, v in self.searched.items() if k[:2] == key[:2]}
-                self.searched[key] = attack.search(situation.target, clean, goal)
-            return attack.within(situation.target, clean, self.searched[key], goal, epsilon)
+                self.searched[key] = attack.search(target, clean, goal)
+            return attack.within(target, clean, self.searched[key], goal, epsilon)
 
     def gather(self, places: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The images and labels at some places among those that are judged."""
@@ -269,7 +265,7 @@ class Judge:
         """
         drawn = is_random(self.defences[name])
         votes = [
-            self.predict(self.classifier, self._purified(name, images, start + APART * draw)) == truth
+            self.predict(self.classifier, self.purify_anew(name, images, start + APART * draw)) == truth
             for draw in (range(1, REPEATS + 1) if drawn else (0,))
         ]
         return torch.stack(votes).float().mean(0).cpu()
@@ -281,18 +277,18 @@ class Judge:
         """
         defence = self.defences[name]
         if not isinstance(defence, Purifier) or isinstance(defence, Identity) or defence.stochastic:
-            return self._purified(name, images, start)
+            return self.purify_anew(name, images, start)
         old, purified = self.purified.get((name, start), (images[:0], images[:0]))
         if old.shape != images.shape:
-            purified = self._purified(name, images, start)
+            purified = self.purify_anew(name, images, start)
         elif bool((changed := (images != old).flatten(1).any(1)).any()):
             purified = purified.clone()
-            purified[changed] = self._purified(name, images[changed], start)
+            purified[changed] = self.purify_anew(name, images[changed], start)
         if start * images[0].numel() < REMEMBERED:
             self.purified[name, start] = (images, purified)
         return purified
 
-    def _purified(self, name: str, images: Tensor, start: int) -> Tensor:
+    def purify_anew(self, name: str, images: Tensor, start: int) -> Tensor:
         with drawn_from(self.seed + start), torch.no_grad():
             try:
                 purified: Tensor = self.defences[name](images)
@@ -301,14 +297,14 @@ class Judge:
         return purified
 
     def _attacked(
-        self, situation: Situation, clean: Tensor, truth: Tensor, start: int, kept: Batches | None
+        self, scenario: Scenario, clean: Tensor, truth: Tensor, start: int, kept: Batches | None
     ) -> Made:
         """What the attack made of a batch, now or before an interruption."""
         if kept and (before := kept.made(start, clean)):
             return before
         flags: list[str] = []
         began = time.monotonic()
-        images = self.attack(situation, clean, truth, start, flags=flags)
+        images = self.attack(scenario, clean, truth, start, flags=flags)
         made = Made(images, time.monotonic() - began, tuple(flags))
         if kept:
             kept.keep(start, made)
@@ -323,13 +319,13 @@ class Judge:
         examples: int,
         kept: Batches | None,
     ) -> None:
-        situation, images = outcome.situation, clean
-        if situation.attack is not None:
-            made = self._attacked(situation, clean, truth, start, kept)
+        scenario, images = outcome.scenario, clean
+        if scenario.attack is not None:
+            made = self._attacked(scenario, clean, truth, start, kept)
             images = made.images
             outcome.seconds += made.seconds
             outcome.flags += made.flags
-        names = situation.defences
+        names = scenario.defences
         purified = {name: self.purify(name, images, start) for name in names}
         predictions = {name: self.predict(self.classifier, cleaned) for name, cleaned in purified.items()}
         outcome.n += len(truth)
@@ -337,22 +333,22 @@ class Judge:
             drawn = is_random(self.defences[name])
             right = self.shares(name, images, truth, start) if drawn else predictions[name] == truth
             outcome.right[name].append(right.float().cpu())
-            if situation.attack is None and not isinstance(self.defences[name], Identity):
+            if scenario.attack is None and not isinstance(self.defences[name], Identity):
                 outcome.psnr.setdefault(name, []).append(psnr(cleaned, clean).cpu())
-        if situation.adaptive or (situation.attack is not None and self.in_eight_bits):
+        if scenario.adaptive or (scenario.attack is not None and self.in_eight_bits):
             self._stored(outcome, images, truth, start)
-        if situation.attack is not None:
+        if scenario.attack is not None:
             with drawn_from(self.seed + start):
-                before, after = (self.predict(situation.target, at) for at in (clean, images))
+                before, after = (self.predict(self.target(scenario), at) for at in (clean, images))
             turned = (after != truth) & (before == truth)
             outcome.fooled += int(turned.sum())
-            outcome.distances.append(distance(clean, images, situation.attack.norm)[turned].cpu())
+            outcome.distances.append(distance(clean, images, scenario.attack.norm)[turned].cpu())
             if outcome.example is None and examples:
                 # The first images that the attack turned; others only where there are too few.
                 rows = torch.cat([torch.nonzero(turned)[:, 0], torch.nonzero(~turned)[:, 0]])[:examples]
                 bare = self.predict(self.classifier, images) if "none" not in names else predictions["none"]
                 outcome.example = Example(
-                    title=situation.title,
+                    title=scenario.title,
                     clean=clean[rows].cpu(),
                     adversarial=images[rows].cpu(),
                     labels=truth[rows].cpu(),
@@ -367,7 +363,7 @@ class Judge:
     def _stored(self, outcome: Outcome, images: Tensor, truth: Tensor, start: int) -> None:
         """What is right of adversarial images that are stored as PNG: rounded to 8 bits."""
         rounded = stored(images)
-        for name in outcome.situation.defences:
+        for name in outcome.scenario.defences:
             outcome.rounded.setdefault(name, []).append(self.shares(name, rounded, truth, start))
 
     def _codes(self, names: Sequence[str], images: Tensor) -> dict[str, Tensor]:
@@ -427,12 +423,12 @@ def as_judged(modules: Sequence[nn.Module], device: str) -> Iterator[None]:
     """
     wanted = [(p, p.requires_grad) for module in modules for p in module.parameters()]
     with ExitStack() as modes:
-        for module in modules:
-            modes.enter_context(evaluation_mode(module.to(device)))
-            module.requires_grad_(False)
-            if not (is_random(module) or is_ours(module)):
-                modes.enter_context(_leaving_random_numbers(module))
         try:
+            for module in modules:
+                modes.enter_context(evaluation_mode(module.to(device)))
+                module.requires_grad_(False)
+                if not (is_random(module) or is_ours(module)):
+                    modes.enter_context(_leaving_random_numbers(module))
             yield
         finally:
             for parameter, needed in wanted:

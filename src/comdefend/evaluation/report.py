@@ -6,17 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from comdefend.errors import RequestError
-from comdefend.evaluation.batches import forget_all
-from comdefend.evaluation.checks import Check, keep_checks, made_at, read_checks, write_checks
-from comdefend.evaluation.evaluate import Report
+from comdefend.evaluation.checks import Check, made_at
+from comdefend.evaluation.evaluating import Report
 from comdefend.evaluation.plots import accuracy_plot, as_data_uri, as_png, curve_plot, example_plot
-from comdefend.evaluation.results import Result, read_results, write_results
+from comdefend.evaluation.results import Result, write_checks, write_results
+from comdefend.evaluation.store import CHECKS, RESULTS, Store
 from comdefend.evaluation.tables import (
     ADDED,
     HEADINGS,
-    KNOWN,
     added,
+    attackers,
     both,
     card,
     defences,
@@ -25,14 +24,6 @@ from comdefend.evaluation.tables import (
     worst_lines,
 )
 from comdefend.evaluation.worst_case import WORST
-
-RESULTS = "results.json"
-CHECKS = "checks.json"
-PARTS, CHECK_PARTS = "parts.json", "checks-parts.json"
-"""Results and checks of an evaluation that is under way, for resuming it."""
-
-BATCHES = "batches"
-"""A folder of adversarial images of the attack that is under way, for the same."""
 
 PAGE = "report.html"
 GRID = "examples.png"
@@ -56,70 +47,43 @@ footer { color: #666; font-size: .85rem; margin-top: 2rem; }
 """
 
 
-def earlier(
-    folder: Path, *, resume: bool, overwrite: bool, checks: bool = True
-) -> tuple[list[Result], list[Check]]:
-    """What a folder holds of an evaluation to go on with: results, and checks where they are wanted
-    (`checks`); of several that are alike the newest last. Raises `RequestError` where it holds one and nobody
-    said whether to go on with it (`resume`) or to begin anew (`overwrite`).
-    """
-    if resume and overwrite:
-        raise RequestError(
-            "--resume goes on with an evaluation and --overwrite begins anew: give one of them"
-        )
-    held = [path for path in (folder / RESULTS, folder / PARTS) if path.is_file()]
-    if held and not (resume or overwrite):
-        raise RequestError(
-            f"output {str(folder)!r} holds an evaluation: --resume goes on with it, --overwrite begins anew"
-        )
-    if not resume:
-        (folder / CHECK_PARTS).unlink(missing_ok=True)  # new ones are kept beside what is there
-        forget_all(folder / BATCHES)
-        return [], []
-    made = [check for name in (CHECKS, CHECK_PARTS) for check in read_checks(folder / name)] if checks else []
-    return [result for path in held for result in read_results(path)], made
-
-
-def write_report(report: Report, folder: Path, *, command: str = "") -> dict[str, Path]:
+def write_report(
+    report: Report, folder: Path, *, command: str = "", store: Store | None = None
+) -> dict[str, Path]:
     """Write the report; the paths of `results`, `page` and, where there are any, `checks` and the `grid` of
-    examples. `command` is the one that made it, for running it again.
+    examples. `command` is the one that made it, for running it again. What `store` kept for going on with it
+    goes last, when everything is written.
     """
-    made_before = [] if report.checks else read_checks(folder / CHECKS)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {"results": folder / RESULTS, "page": folder / PAGE}
+    pictures: list[tuple[str, bytes]] = []
+    files: dict[str, bytes] = {}
+    if any(result.protocol for result in report.results):
+        files["accuracy.png"] = as_png(accuracy_plot(report.results))
+        pictures.append(("Accuracy against epsilon", files["accuracy.png"]))
+    if any(check.curve for check in report.checks):
+        files["curves.png"] = as_png(curve_plot(report.checks))
+        title = "White-box PGD at every budget, through the best gradient mode"
+        pictures.append((title, files["curves.png"]))
+    for number, example in enumerate(report.examples):
+        # The first is the one people are pointed to.
+        name = GRID if number == 0 else f"examples-{number + 1}.png"
+        files[name] = as_png(example_plot(example, report.classes))
+        paths.setdefault("grid", folder / name)
+        pictures.append((example.title, files[name]))
+    page = _page(report, pictures, command)
+    for stale in folder.glob("*.png"):  # what an earlier evaluation left, and this one may not have
+        if stale.name in ("accuracy.png", "curves.png") or stale.name.startswith("examples"):
+            stale.unlink()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    paths["page"].write_text(page)
     write_results(paths["results"], report.results)
     if report.checks:
         paths["checks"] = folder / CHECKS
         write_checks(paths["checks"], report.checks)
-    elif made_before:  # they stay, for whoever goes on with them
-        keep_checks(folder / CHECK_PARTS, made_before)
-    # What an earlier evaluation left, and this one may not have.
-    for stale in (
-        PARTS,
-        CHECK_PARTS if report.checks else CHECKS,
-        "accuracy.png",
-        "curves.png",
-        *(p.name for p in folder.glob("examples*.png")),
-    ):
-        (folder / stale).unlink(missing_ok=True)
-    forget_all(folder / BATCHES)
-    pictures = []
-    if any(result.protocol for result in report.results):
-        plot = as_png(accuracy_plot(report.results))
-        (folder / "accuracy.png").write_bytes(plot)
-        pictures.append(("Accuracy against epsilon", plot))
-    if any(check.curve for check in report.checks):
-        plot = as_png(curve_plot(report.checks))
-        (folder / "curves.png").write_bytes(plot)
-        pictures.append(("White-box PGD at every budget, through the best gradient mode", plot))
-    for number, example in enumerate(report.examples):
-        drawn = as_png(example_plot(example, report.classes))
-        # The first is the one people are pointed to.
-        target = folder / (GRID if number == 0 else f"examples-{number + 1}.png")
-        target.write_bytes(drawn)
-        paths.setdefault("grid", target)
-        pictures.append((example.title, drawn))
-    paths["page"].write_text(_page(report, pictures, command))
+    if store is not None:
+        store.clear()
     return paths
 
 
@@ -165,13 +129,12 @@ not others broke them, too.</p>
 def _headlines(results: Sequence[Result]) -> str:
     """The worst case over all attacks, side by side for each attacker, and what defences add there."""
     worst, more = worst_lines(results), added(results)
-    headings = ["epsilon", "defence", "clean", *KNOWN]
+    headings = ["epsilon", "defence", "clean", *attackers(results)]
     found = f"<h2>Worst case over all attacks</h2>{_table(headings, worst, 2)}" if worst else ""
     if more:
         found += f"""<h2>{ADDED}</h2>
 <p>On the same images, with 95 % intervals of the paired difference: where that holds 0, these images do not
-tell whether the defence helps. The first number is of all images, as if slow attacks had broken none of those
-that they were not given; what follows a semicolon is of those alone that they were given.</p>
+tell whether the defence helps.</p>
 {_table(headings, more, 2)}"""
     return found
 

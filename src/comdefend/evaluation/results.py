@@ -11,39 +11,33 @@ import torch
 from torch import Tensor
 
 from comdefend.atomic import write_json
-from comdefend.attacks import Norm, Protocol
 from comdefend.errors import RequestError
-from comdefend.evaluation.fingerprint import not_replaced
+from comdefend.threat import Knowledge, Norm, Protocol, ThreatModel
 
-Knowledge = Literal["gray-box", "white-box", "black-box"]
+Status = Literal["pass", "warn", "fail", "skip"]
+"""Of a check; "skip": there was nothing to test, which is no praise."""
 
-KNOWLEDGE: dict[Knowledge, str] = {
-    "gray-box": "the attacker knows the classifier and its weights, not the defence (the paper's setting)",
-    "white-box": "the attacker knows classifier and defence, with their weights, and differentiates both",
-    "black-box": "the attacker knows neither, and asks the defended classifier: Square for its logits, "
-    "HopSkipJump for its labels alone",
-}
-"""What the attacker knows, in words."""
+Curve = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
-class ThreatModel:
-    """Norm, budget (a fraction, not in units of 1/255; None: no limit), goal, and knowledge."""
+class Check:
+    """One line of the report: what was looked at for which defence, what was found, what it means.
 
-    norm: Norm
-    epsilon: float | None
-    knowledge: Knowledge = "gray-box"
-    goal: Literal["untargeted"] = "untargeted"
+    `curve`: where budgets were varied, (epsilon as a fraction, accuracy) on `images` images. `budget`:
+    what it was made at, for people ("8/255 linf"). `fingerprint`: a hash of all that the line depends on, the
+    same for all lines of one check, where someone keeps them to not make them again.
+    """
 
-    def budget(self) -> str:
-        """The budget for people: L-infinity in units of 1/255."""
-        if self.epsilon is None:
-            return "unlimited"
-        return f"{self.epsilon * 255:g}/255" if self.norm == "linf" else f"{self.epsilon:g}"
-
-    def in_words(self) -> str:
-        """Budget and norm, such as "8/255 linf"."""
-        return f"{self.budget()} {self.norm}"
+    defence: str
+    name: str
+    status: Status
+    figure: str
+    meaning: str
+    curve: Curve = ()
+    images: int = 0
+    budget: str = ""
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,9 +70,8 @@ class Result:
     more, and `right` is the number of draws, a colon, and for each image a digit or letter up to "z", 35: in
     how many of them it was right. `rounded` and `rounded_right` are the same after the
     attack's images were rounded to 8 bits (not measured where nobody knows more than the classifier);
-    `flags` are what the attack itself warned of. Of the worst case over attacks `every` counts those images
-    alone that all attacks were given but for estimates and labels, where some were given fewer: how many
-    they are, and how many are right. `settings` are the attack's, `defence_settings` what identifies
+    `flags` are what the attack itself warned of.
+    `settings` are the attack's, `defence_settings` what identifies
     the defence (for ComDefend the weights, their SHA-256, and what it computed in). `interval`:
     95 %, Wilson. `batch`: how many images went at a time, on which what an attack draws depends (0: not
     known). `digests`: hashes of the weights and the code, where it is not this package's, of classifier and
@@ -106,7 +99,6 @@ class Result:
     rounded: float | None = None
     rounded_right: str = ""
     repeats: Repeats | None = None
-    every: tuple[int, float] | None = None
     flags: tuple[str, ...] = ()
     right: str = ""
     stochastic: bool = False
@@ -145,7 +137,7 @@ class Result:
         """The attack in words: attacker, name, protocol, budget, and what it went through."""
         if self.threat_model is None:
             return "clean"
-        return situation_title(self.threat_model, self.attack, str(self.protocol), self.via)
+        return scenario_title(self.threat_model, self.attack, str(self.protocol), self.via)
 
     @property
     def shares(self) -> Tensor:
@@ -164,7 +156,7 @@ def in_words(mode: str, source: str, draws: int, *more: str) -> str:
     return ", ".join(part for part in (mode, transfer, *more, f"{draws} draws" if draws > 1 else "") if part)
 
 
-def situation_title(threat: ThreatModel, attack: str, protocol: str, via: str) -> str:
+def scenario_title(threat: ThreatModel, attack: str, protocol: str, via: str) -> str:
     """One attack of one attacker in words."""
     return ", ".join(
         part for part in (f"{threat.knowledge}: {attack}", protocol, threat.in_words(), via) if part
@@ -233,11 +225,9 @@ def wilson(correct: float, n: int, *, z: float = Z95) -> tuple[float, float]:
     return (low, high)
 
 
-def paired_difference(
-    result: Result, reference: Result, *, first: int | None = None
-) -> tuple[float, tuple[float, float]]:
+def paired_difference(result: Result, reference: Result) -> tuple[float, tuple[float, float]]:
     """By how much the accuracy of `result` is above that of `reference` on the same images, and its 95 %
-    interval: fractions from -1 to 1, of the `first` images where not all are wanted.
+    interval: fractions from -1 to 1.
 
     Both intervals of two accuracies may hold one another's values where this one does not hold 0: what is the
     same about the images takes no part in it. The interval is Wald's after half an image was added to each of
@@ -251,8 +241,8 @@ def paired_difference(
     shares = [r.shares for r in (result, reference)]
     if any(len(s) != result.n for s in shares):
         raise ValueError("a difference needs to know which images were right, and a result does not say so")
-    n = result.n if first is None else min(first, result.n)
-    differences = (shares[0][:n] - shares[1][:n]).double()
+    n = result.n
+    differences = (shares[0] - shares[1]).double()
     gained = float(differences.sum())
     centre = gained / (n + 2)
     spread = Z95 * math.sqrt(float(differences.square().sum()) + 1 - gained * gained / (n + 2)) / (n + 2)
@@ -263,32 +253,83 @@ def write_results(path: Path, results: Sequence[Result]) -> None:
     write_json(path, [asdict(result) for result in results])
 
 
-def keep_results(path: Path, results: Sequence[Result]) -> None:
-    """Into the file, beside what it holds of other situations: an interruption loses none of either."""
-    write_results(path, [*results, *not_replaced(kept_results(path), results)])
-
-
 def kept_results(path: Path) -> list[Result]:
-    """What `keep_results` left in a file; nothing where there is no file yet."""
+    """The results of a file; nothing where there is no file yet."""
     return read_results(path) if path.is_file() else []
 
 
 def read_results(path: Path) -> list[Result]:
     """Results from a file that `write_results` wrote. Raises `RequestError` for anything else."""
+    results: list[Result] = _validated(path, list[Result], _content(path), what="results")
+    for number, result in enumerate(results):
+        _check_bits(path, number, result)
+    return results
+
+
+def write_checks(path: Path, checks: Sequence[Check]) -> None:
+    """All of them, for `read_checks`."""
+    write_json(path, [asdict(check) for check in checks])
+
+
+def read_checks(path: Path) -> list[Check]:
+    """Those of a file, none where there is no file. Raises `RequestError` for anything else."""
+    if not path.is_file():
+        return []
+    checks: list[Check] = _validated(path, list[Check], _content(path), what="checks of an evaluation")
+    return checks
+
+
+def read_records(path: Path) -> list[Result | Check]:
+    """Results and checks that were kept one a line; none where there is no file. A last line that an
+    interruption cut short is left out. Raises `RequestError` for anything else.
+    """
+    if not path.is_file():
+        return []
+    found: list[Result | Check] = []
+    lines = _text(path).split("\n")
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            ((kind, record),) = json.loads(line).items()
+            of = {"result": Result, "check": Check}[kind]
+        except (ValueError, AttributeError, KeyError) as error:
+            raise RequestError(f"{str(path)!r}, line {number}, is no record of an evaluation") from error
+        found.append(_validated(path, of, record, what=f"records (line {number})"))
+    return found
+
+
+def _text(path: Path) -> str:
     try:
-        content = json.loads(path.read_text())
-        return [
-            Result(
-                **{
-                    **entry,
-                    "interval": tuple(entry["interval"]),
-                    "threat_model": ThreatModel(**entry["threat_model"]) if entry["threat_model"] else None,
-                    "flags": tuple(entry.get("flags", ())),
-                    "repeats": Repeats(**entry["repeats"]) if entry.get("repeats") else None,
-                    "every": tuple(entry["every"]) if entry.get("every") else None,
-                }
-            )
-            for entry in content
-        ]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{str(path)!r} cannot be read: {error}") from error
+
+
+def _content(path: Path) -> Any:
+    try:
+        return json.loads(_text(path))
+    except (ValueError, RecursionError) as error:
         raise RequestError(f"{str(path)!r} is no file of results: {error}") from error
+
+
+def _validated(path: Path, kind: Any, content: Any, *, what: str) -> Any:
+    """Records of a kind, each field of the right type."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise RequestError(f"{str(path)!r} is no file of {what}: {where}: {first['msg'][:200]}") from error
+
+
+def _check_bits(path: Path, number: int, result: Result) -> None:
+    """That a result's bits are those of its images."""
+    try:
+        fits = not result.right or len(result.shares) == result.n
+    except (ValueError, ZeroDivisionError):
+        fits = False
+    if not fits or not 0 <= result.correct <= result.n:
+        raise RequestError(
+            f"{str(path)!r} is no file of results: {number}.right or .correct does not fit {result.n} images"
+        )

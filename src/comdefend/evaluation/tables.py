@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import StringIO
 from typing import Literal
 
@@ -13,8 +13,9 @@ from rich.text import Text
 
 from comdefend.evaluation.checks import Check, made_at
 from comdefend.evaluation.judge import REPEATS
-from comdefend.evaluation.results import KNOWLEDGE, Result, paired_difference, wilson
+from comdefend.evaluation.results import Result, paired_difference
 from comdefend.evaluation.worst_case import WORST
+from comdefend.threat import KNOWLEDGE, Knowledge
 
 
 @dataclass(frozen=True)
@@ -88,18 +89,8 @@ def percent(result: Result) -> str:
 
 
 def change(result: Result, reference: Result) -> str:
-    """By how many points a result is above another of the same images, with its interval; after a semicolon
-    the same of the images alone that slow attacks saw in both, where they saw fewer.
-    """
-    found = _points(*paired_difference(result, reference))
-    count = min(r.every[0] if r.every else r.n for r in (result, reference))
-    if count == result.n:
-        return found
-    return f"{found}; {_points(*paired_difference(result, reference, first=count))} n={count}"
-
-
-def _points(difference: float, interval: tuple[float, float]) -> str:
-    low, high = interval
+    """By how many points a result is above another of the same images, with its interval."""
+    difference, (low, high) = paired_difference(result, reference)
     return f"{100 * difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
@@ -130,8 +121,8 @@ def card(results: Sequence[Result]) -> dict[str, str]:
     }
     if any(r.attack == WORST for r in results):
         found["Worst case"] = (
-            "an image counts as right if none of the attacks broke it; the white-box attacker may make "
-            "those of the others too; after a semicolon, of the images alone that slow attacks saw as well"
+            "an image counts as right if none of the attacks broke it, of the images that every attack was "
+            "given; the white-box attacker may make the gray-box attacker's, too"
         )
     random = list(dict.fromkeys(label(r.defence) for r in results if r.stochastic))
     found["Randomness"] = (
@@ -173,7 +164,7 @@ def shown(
     """All that a terminal of `width` characters shows of an evaluation: the headline first."""
     found: list[RenderableType] = [headline_table(results)] if headlines(results) else []
     if more := added(results):
-        found.append(_attackers_table(f"{ADDED} (95 % paired)", more))
+        found.append(_attackers_table(f"{ADDED} (95 % paired)", results, more))
     found += [check_table(checks)] if checks else []
     found += terminal_tables(results, width=width)
     return [*found, *(Text(line, style="dim") for line in (*caption(results), *notes))]
@@ -235,15 +226,17 @@ _ATTACK, _CELL = 20, 17
 
 def headline_table(results: Sequence[Result]) -> Table:
     """The worst case over all attacks, for each attacker."""
-    return _attackers_table("Worst case over all attacks, accuracy in %", worst_lines(results))
+    return _attackers_table("Worst case over all attacks, accuracy in %", results, worst_lines(results))
 
 
 def worst_lines(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    """Budget, defence, accuracy without an attack, and in the worst case of each attacker."""
+    """Budget, defence, accuracy without an attack, and in the worst case of each attacker; see
+    `attackers`.
+    """
     return [
         (
             line.budget, label(line.defence), percent(line.clean),
-            *(counted(line.worst[k], results) if k in line.worst else "" for k in KNOWN),
+            *(counted(line.worst[k], results) if k in line.worst else "" for k in attackers(results)),
         )
         for line in headlines(results)
     ]  # fmt: skip
@@ -266,7 +259,7 @@ def gains(results: Sequence[Result]) -> list[tuple[Headline, tuple[str, ...]]]:
             continue
         without = bare[line.budget]
         cells = [change(line.clean, without.clean)]
-        for knowledge in KNOWN:
+        for knowledge in attackers(results):
             its, other = line.worst.get(knowledge), without.worst.get(knowledge)
             cells.append(change(its, other) if its and other and its.n == other.n else "")
         found.append((line, tuple(cells)))
@@ -278,10 +271,10 @@ def added(results: Sequence[Result]) -> list[tuple[str, ...]]:
     return [(line.budget, label(line.defence), *cells) for line, cells in gains(results)]
 
 
-def _attackers_table(title: str, lines: Sequence[Sequence[str]]) -> Table:
+def _attackers_table(title: str, results: Sequence[Result], lines: Sequence[Sequence[str]]) -> Table:
     """Numbers of each attacker beside those without an attack."""
     table = Table(title=title)
-    for heading in ("epsilon", "defence", "clean", *KNOWN):
+    for heading in ("epsilon", "defence", "clean", *attackers(results)):
         justify: Literal["left", "right"] = "left" if heading in ("epsilon", "defence") else "right"
         table.add_column(heading, justify=justify, overflow="fold")
     for line in lines:
@@ -289,20 +282,16 @@ def _attackers_table(title: str, lines: Sequence[Sequence[str]]) -> Table:
     return table
 
 
-KNOWN = ("gray-box", "white-box")
-"""The attackers whose worst cases are shown."""
+def attackers(results: Sequence[Result]) -> tuple[Knowledge, ...]:
+    """The attackers whose worst cases are among results."""
+    found = {r.knowledge for r in results if r.attack == WORST}
+    return tuple(level for level in KNOWLEDGE if level in found)
 
 
 def counted(result: Result, results: Sequence[Result]) -> str:
-    """Accuracy with its interval, the number of images where it is fewer than of the others, and, of a worst
-    case to which slow attacks were given fewer, what is left of those.
-    """
+    """Accuracy with its interval, and the number of images where it is fewer than of the others."""
     fewer = f" n={result.n}" if result.n < max(r.n for r in results) else ""
-    if result.every is None:
-        return percent(result) + fewer
-    count, correct = result.every
-    both = replace(result, n=count, correct=correct, interval=wilson(correct, count), every=None)
-    return f"{percent(result)}{fewer}; {percent(both)} n={count}"
+    return percent(result) + fewer
 
 
 def both(result: Result, results: Sequence[Result]) -> str:

@@ -1,29 +1,29 @@
 """Tables 5 to 9: every defence of a table under every attack, cell by cell, resumable.
 
 A cell is one classifier behind one purifier under one attack, protocol and budget. It is written to the
-results file as soon as it is done, with a fingerprint of all that it depends on, and is not run again
+results file as soon as it is done, with a key made of all that it depends on, and is not run again
 while that stays the same.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from torch import nn
 
-from comdefend import zoo
-from comdefend.attacks import Attack, Protocol, check_protocol, find_attack
+from comdefend import purifiers, zoo
+from comdefend.attacks import Protocol, check_protocol, find_attack
 from comdefend.classifiers import check_classifier, load_classifier
 from comdefend.data import ImageSet, load_data
 from comdefend.errors import RequestError
 from comdefend.evaluation import Result, evaluate, kept_results, read_results, write_results
-from comdefend.evaluation.fingerprint import digest, fingerprint
+from comdefend.evaluation.store import Store
 from comdefend.factory import is_factory
 from comdefend.paper.numbers import ACCURACY_TABLES, AccuracyTable, Row
 from comdefend.paper.settings import Progress, Settings
-from comdefend.purifiers import Purifier, load_purifier
+from comdefend.purifiers import Purifier
 from comdefend.training import recipe_names
 
 IMAGES, FEW_IMAGES = 1000, 200
@@ -86,26 +86,19 @@ def run_table(
     cells = [cell for cell in cells_of(table, settings) if cell.row not in missing]
     file = output / f"{table.name}.json"
     known = kept_results(file)
-    beside = list(_of_other_tables(table, output))
+    store = Store(output / f"{table.name}.part")
+    store.know([*known, *_of_other_tables(table, output)])
     done: dict[Cell, Result] = {}
-    for cell in cells:
-        print_ = lab.fingerprint(cell)
-        found = next((r for r in [*known, *beside] if cell.fits(r) and r.fingerprint == print_), None)
-        if found is not None:
-            done[cell] = found
-
-    def keep() -> None:
+    for group in _groups(cells):
+        first = group[0]
+        if progress:
+            progress(len(done), len(cells), f"{first.classifier} {first.attack} {first.protocol or ''}")
+        results = lab.run(group, store)
+        done |= {cell: r for cell in group for r in results if cell.fits(r)}
         # Numbers of other runs of this table (another classifier, seed, data, or more images) stay there.
         others = [r for r in known if not any(_same_run(cell, r, result) for cell, result in done.items())]
         write_results(file, [*others, *(done[cell] for cell in cells if cell in done)])
-
-    if any(result not in known for result in done.values()):
-        keep()
-    for group in _groups([cell for cell in cells if cell not in done]):
-        if progress:
-            first = group[0]
-            progress(len(done), len(cells), f"{first.classifier} {first.attack} {first.protocol or ''}")
-        lab.run(group, done, then=keep)
+    store.clear()
     if progress:
         progress(len(cells), len(cells), "done")
     return Outcome(table, [(cell, done[cell]) for cell in cells], missing)
@@ -166,8 +159,6 @@ class _Laboratory:
         self.data, self.settings = data, settings
         self.classifiers: dict[str, nn.Module] = {}
         self.purifiers: dict[str, Purifier] = {}
-        self.digests: dict[str, str] = {}
-        self.pictures: dict[int, str] = {}
 
     def prepare(self, table: AccuracyTable, few: Sequence[int]) -> dict[Row, str]:
         """Load all that a table needs, tried on a few of the images; the rows that cannot be run, with
@@ -184,7 +175,7 @@ class _Laboratory:
                 if name not in self.classifiers:
                     self.classifiers[name] = self._classifier(name)
                 if row.purifier not in self.purifiers:
-                    self.purifiers[row.purifier] = load_purifier(
+                    self.purifiers[row.purifier] = purifiers.load(
                         self._trained(row.purifier),
                         channels=self.data.channels,
                         data=table.data,
@@ -196,52 +187,24 @@ class _Laboratory:
                 missing[row] = str(error)
         for name, classifier in self.classifiers.items():
             check_classifier(classifier, images, labels, name=name, classes=self.data.class_count)
-            self.digests[name] = digest(classifier)
         return missing
 
-    def run(self, group: Sequence[Cell], done: dict[Cell, Result], *, then: Callable[[], None]) -> None:
-        """The results of a group's cells into `done`; `then` is called after each budget."""
+    def run(self, group: Sequence[Cell], store: Store) -> list[Result]:
+        """The results of a group's cells, those that are not finished yet run now."""
         first = group[0]
-
-        def found(results: Sequence[Result]) -> None:
-            fitting = ((cell, result) for cell in group for result in results if cell.fits(result))
-            done.update({cell: replace(r, fingerprint=self.fingerprint(cell)) for cell, r in fitting})
-            then()
-
-        evaluate(
-            self.classifiers[first.classifier],
+        return evaluate(
+            {first.classifier: self.classifiers[first.classifier]},
             {cell.row.purifier: self.purifiers[cell.row.purifier] for cell in group},
-            data=self.data,
+            self.data,
             attacks=[first.attack],
             epsilons=sorted({(cell.epsilon or 8) / 255 for cell in group}),
-            protocols=[first.protocol or "minimal"],
+            protocol=[first.protocol or "minimal"],
             limit=first.limit,
             seed=self.settings.seed,
             device=self.settings.device,
             examples=0,
-            clean=first.attack == "none",
-            classifier_name=first.classifier,
-            keep=found,
-        )
-
-    def fingerprint(self, cell: Cell) -> str:
-        """A short hash of all that a cell's number depends on."""
-        attack = find_attack(cell.attack, cell.protocol) if cell.protocol else None
-        purifier = self.purifiers[cell.row.purifier]
-        depends = {
-            "data": [self.data.name, self._pictures(cell.limit)],
-            "seed": self.settings.seed,
-            "classifier": self.digests[cell.classifier],
-            "purifier": [cell.row.purifier, purifier.settings(), purifier.version],
-            "attack": [cell.attack, cell.protocol, cell.epsilon, repr(attack), _version(attack)],
-        }
-        return fingerprint(depends)
-
-    def _pictures(self, limit: int) -> str:
-        """A hash of the images that a cell of so many is measured on."""
-        if limit not in self.pictures:
-            self.pictures[limit] = self.data.digest(self.data.pick(limit, seed=self.settings.seed))
-        return self.pictures[limit]
+            store=store,
+        ).results
 
     def _trained(self, purifier: str) -> str:
         """A purifier's reference, its `weights=NAME` looked for in `trained` where they do not ship."""
@@ -262,7 +225,3 @@ class _Laboratory:
             if not name.endswith(".safetensors"):
                 raise RequestError(f"its classifier is not trained here:  comdefend train {name}")
         return load_classifier(name)
-
-
-def _version(attack: Attack | None) -> int:
-    return 0 if attack is None else attack.version

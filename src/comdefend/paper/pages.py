@@ -6,11 +6,11 @@ from typing import Any
 
 from comdefend.attacks import Protocol
 from comdefend.evaluation import Result, read_results
-from comdefend.evaluation.results import KNOWLEDGE
 from comdefend.evaluation.tables import percent
 from comdefend.paper.accuracy import Outcome, cells_of
 from comdefend.paper.numbers import AccuracyTable, Row
 from comdefend.paper.settings import Grid, Settings, Shown
+from comdefend.threat import KNOWLEDGE
 
 PROTOCOL_WORDS = {
     "minimal": "the smallest perturbation, up to the budget, that fools the classifier; probably the paper's",

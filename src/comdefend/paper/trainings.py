@@ -19,8 +19,8 @@ from comdefend.data import load_data
 from comdefend.device import device_of
 from comdefend.errors import RequestError
 from comdefend.evaluation import wilson
-from comdefend.evaluation.fingerprint import digest, fingerprint
 from comdefend.evaluation.reconstruction import reconstruction
+from comdefend.evaluation.store import digest, key_of
 from comdefend.paper.numbers import BITS, GRID
 from comdefend.paper.settings import Grid, Progress, Settings, Shown
 from comdefend.purifiers import load_comdefend
@@ -212,7 +212,7 @@ def point_recipe(point: Point, settings: Settings, *, steps: int) -> Recipe:
 
 
 def _hash(recipe: Recipe) -> str:
-    return fingerprint(recipe.to_dict())[:8]
+    return key_of(recipe.to_dict())[:8]
 
 
 def trained(point: Point, settings: Settings, *, steps: int) -> Path:

@@ -1,6 +1,7 @@
 """The Purifier interface: what every defence that cleans images promises, and the check of its input."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from comdefend.device import device_of
 from comdefend.errors import RequestError, WorkError
+from comdefend.registry import Registry
 
 TOLERANCE = 1e-3
 """How far outside [0, 1] a value may lie and still count as rounding; it is clamped."""
@@ -16,14 +18,18 @@ TOLERANCE = 1e-3
 GENERAL_MODES = ("autograd", "identity", "surrogate")
 """Gradient modes that every purifier has."""
 
+purifiers: "Registry[Callable[..., Purifier]]" = Registry("comdefend.purifiers", group="comdefend.purifiers")
+"""Purifiers by the name that references use: classes, or functions that load weights."""
+
 
 class Purifier(nn.Module, ABC):
     """Images in [0, 1], N x C x H x W, to images of the same shape, dtype and device, any H and W.
 
-    A subclass writes `purify`. `stochastic` says whether two calls may differ. `image_channels`
-    is the number of channels it accepts, or None for any. `differentiable` says that `purify` passes
-    a gradient that means something, so that no stand-in is needed. `gradient_modes` are the ways to
-    differentiate it that an attacker who knows it would try, best first: see `through`. The
+    A subclass writes `purify`; decorated with `@purifiers.register(NAME)` in a file of its own it has a name,
+    and another package names it under the entry points `comdefend.purifiers`. `stochastic` says whether two
+    calls may differ. `image_channels` is the number of channels it accepts, or None for any. `differentiable`
+    says that `purify` passes a gradient that means something, so that no stand-in is needed. `gradient_modes`
+    are the ways to differentiate it that an attacker who knows it would try, best first: see `through`. The
     evaluation tries the general ones besides, and says so where a purifier declares none and its own
     gradient is nothing.
     """
@@ -32,8 +38,6 @@ class Purifier(nn.Module, ABC):
     image_channels: int | None = None
     differentiable: bool = False
     gradient_modes: tuple[str, ...] = ()
-    version: int = 1
-    """Raised when a change of code changes what it makes, so that kept results are run again."""
 
     @abstractmethod
     def purify(self, images: Tensor) -> Tensor:
@@ -107,9 +111,56 @@ def is_random(module: nn.Module) -> bool:
     return bool(getattr(module, "stochastic", False))
 
 
+class Wrapped(Purifier):
+    """A module or function from images to images as a purifier.
+
+    What it declares as attributes (`stochastic`, `image_channels`, `gradient_modes`, a method `surrogate`)
+    counts as a purifier's own would.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+        for name in ("stochastic", "image_channels", "gradient_modes"):
+            setattr(self, name, getattr(function, name, getattr(Purifier, name)))
+
+    def purify(self, images: Tensor) -> Tensor:
+        return self.function(images)
+
+    def surrogate(self, images: Tensor) -> Tensor:
+        own = getattr(self.function, "surrogate", None)
+        return images if own is None else own(images)
+
+    @property
+    def has_surrogate(self) -> bool:
+        return hasattr(self.function, "surrogate")
+
+    def through(self, images: Tensor, mode: str) -> Tensor:
+        own = getattr(self.function, "through", None)
+        return super().through(images, mode) if own is None else own(images, mode)
+
+
+def as_purifier(given: Any, *, what: str = "purifier") -> Purifier:
+    """A purifier as it is, and any other module or function from images to images wrapped as one.
+
+    Raises `RequestError` for anything else.
+    """
+    if isinstance(given, Purifier):
+        return given
+    if isinstance(given, nn.Module) or (callable(given) and not isinstance(given, type)):
+        return Wrapped(given)
+    raise RequestError(
+        f"{what} is a {type(given).__name__}; a reference, or a module or function from images to images, "
+        "is needed"
+    )
+
+
 def is_ours(module: nn.Module) -> bool:
     """Whether all parts of a module are of this package, or torch's own, whose behaviour is known."""
-    return all(type(part).__module__.split(".")[0] in ("comdefend", "torch") for part in module.modules())
+    return all(
+        type(part).__module__.split(".")[0] in ("comdefend", "torch") and not isinstance(part, Wrapped)
+        for part in module.modules()
+    )
 
 
 def with_gradient_of(values: Tensor, stand_in: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from comdefend.device import find_dtype
 from comdefend.errors import RequestError
 from comdefend.image import apply_tiled
 from comdefend.model import ComDefend, ComDefendConfig, channels_last
-from comdefend.purifiers.base import Purifier, check_images, with_gradient_of
+from comdefend.purifiers.base import Purifier, check_images, purifiers, with_gradient_of
 
 TILE = 256
 """Side of the tiles that large images go through in."""
@@ -186,6 +186,7 @@ class ComDefendPurifier(Purifier):
         return images.flip(1) if self.order == "bgr" else images
 
 
+@purifiers.register("comdefend")
 def load_comdefend(
     weights: str | None = None,
     *,
@@ -207,7 +208,7 @@ def load_comdefend(
     compute_in = find_dtype(dtype)
     if name == "comdefend":
         raise RequestError(
-            "weights 'comdefend': that is a purifier's reference, for load_purifier; here weights are named "
+            "weights 'comdefend': that is a purifier's reference, for comdefend.load; here weights are named "
             f"({', '.join(zoo.names('purifier'))}, or a path)"
         )
     model, known = zoo.rebuild(name, _build, kind="purifier")

@@ -6,9 +6,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from comdefend.errors import RequestError
-from comdefend.purifiers.base import Purifier
+from comdefend.purifiers.base import Purifier, purifiers
 
 
+@purifiers.register("none")
 class Identity(Purifier):
     """No defence: the images as they came."""
 

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from comdefend.errors import RequestError
-from comdefend.purifiers.base import Purifier
+from comdefend.purifiers.base import Purifier, purifiers
 
 
+@purifiers.register("feature-squeezing")
 class FeatureSqueezing(Purifier):
     """Values rounded to `bits` bits (1 to 8), then a median over `window` x `window` pixels (1: none).
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from comdefend.device import device_of
 from comdefend.errors import RequestError
 from comdefend.image import FORMATS, READABLE, Picture, read_picture, write_picture
-from comdefend.purifiers import load_purifier
+from comdefend.purifiers import load
 from comdefend.purifiers.base import Purifier
 from comdefend.seeding import drawn_from
 
@@ -58,7 +58,7 @@ def purify_image(
     job = Job(source, target, _format_of(target))
     if target.exists() and not overwrite:
         raise RequestError(f"{str(target)!r} exists already; overwrite=True replaces it")
-    _purify(job, load_purifier(purifier) if isinstance(purifier, str) else purifier)
+    _purify(job, load(purifier) if isinstance(purifier, str) else purifier)
 
 
 def purify_picture(picture: Picture, purifier: Purifier) -> Picture:

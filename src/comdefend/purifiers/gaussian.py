@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from comdefend.errors import RequestError
-from comdefend.purifiers.base import Purifier
+from comdefend.purifiers.base import Purifier, purifiers
 
 
+@purifiers.register("gaussian")
 class GaussianSmoothing(Purifier):
     """A Gaussian blur of standard deviation `sigma` pixels, cut at three of them, edges repeated."""
 

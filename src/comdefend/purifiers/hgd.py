@@ -18,7 +18,7 @@ from torch.nn import functional
 from comdefend import zoo
 from comdefend.convolution import Conv2d
 from comdefend.device import find_dtype
-from comdefend.purifiers.base import Purifier
+from comdefend.purifiers.base import Purifier, purifiers
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ class HGD(Purifier):
         return {**self.origin, "dtype": kind}
 
 
+@purifiers.register("hgd")
 def load_hgd(
     weights: str | None = None, *, channels: int = 3, data: str | None = None, dtype: str = "float32"
 ) -> HGD:

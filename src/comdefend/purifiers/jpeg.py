@@ -15,9 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from comdefend.errors import MissingExtraError, RequestError
-from comdefend.purifiers.base import Purifier
+from comdefend.purifiers.base import Purifier, purifiers
 
 
+@purifiers.register("jpeg")
 class JPEG(Purifier):
     """Encode and decode with Pillow's JPEG at `quality` (1 to 95), chroma at half resolution.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from comdefend import zoo
 from comdefend.device import find_dtype
 from comdefend.errors import RequestError
-from comdefend.purifiers.base import Purifier
+from comdefend.purifiers.base import Purifier, purifiers
 from comdefend.purifiers.pixelcnn import PixelCNN, PixelCNNConfig
 
 ROUNDING = 1e-6
@@ -68,6 +68,7 @@ class PixelDefend(Purifier):
         return {**self.origin, "epsilon": self.epsilon}
 
 
+@purifiers.register("pixeldefend")
 def load_pixeldefend(
     weights: str | None = None,
     *,

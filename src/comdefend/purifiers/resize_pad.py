@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from comdefend.errors import RequestError
-from comdefend.purifiers.base import Purifier
+from comdefend.purifiers.base import Purifier, purifiers
 
 
+@purifiers.register("resize-pad")
 class ResizePad(Purifier):
     """Every image shrunk to a random size of at least `smallest` of its own, placed at random on zeros.
 

@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from comdefend.errors import RequestError
-from comdefend.purifiers.base import Purifier
+from comdefend.purifiers.base import Purifier, purifiers
 
 STEP = 0.25
 """Step of the projection; Chambolle proves convergence up to 1/8 and observes it up to 1/4."""
 
 
+@purifiers.register("tv")
 class TotalVariation(Purifier):
     """The minimum u of `TV(u) + |u - x|^2 / (2 weight)`, each channel by itself.
 

@@ -28,14 +28,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from comdefend import zoo
+from comdefend import purifiers, zoo
 from comdefend.atomic import replacing
 from comdefend.attacks import BIM, FGSM, PGD, Attack
 from comdefend.classifiers import build_classifier
 from comdefend.data import ImageSet
 from comdefend.errors import RequestError
 from comdefend.model import channels_last
-from comdefend.purifiers import load_purifier
 from comdefend.seeding import drawn_from
 from comdefend.training.base import Training, central_pixels
 from comdefend.training.batches import seeded
@@ -165,7 +164,7 @@ class ClassifierTraining(Training):
         """All images of `data` through the purifier, uint8; kept in the run's folder as they are made, for
         resuming, under a name that another purifier or other images do not have.
         """
-        purifier = load_purifier(
+        purifier = purifiers.load(
             self.recipe.classifier.purifier,
             channels=self.channels,
             data=self.recipe.data,

@@ -2,69 +2,66 @@
 
 Each gives a line with pass, warn, fail or skip, a figure, and what it means. After Carlini et al., "On
 evaluating adversarial robustness", 2019; Tramer et al., "On adaptive attacks to adversarial example
-defenses", 2020.
+defenses", 2020. A new check is a function in a file of this package, decorated with `@check`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import torch
-
-from comdefend.evaluation.checks import attackers, gradients, randomness, record
-from comdefend.evaluation.checks.files import keep_checks, read_checks, write_checks
-from comdefend.evaluation.checks.probe import Check, Probe, made_at
-from comdefend.purifiers import ComDefendPurifier
+from comdefend.evaluation.checks.probe import SIZES, Probe, Registered, checks, made_at
+from comdefend.evaluation.results import Check
+from comdefend.evaluation.scenarios import Scenario, Target
+from comdefend.evaluation.spec import EvaluationSpec
+from comdefend.purifiers import is_random
 from comdefend.seeding import drawn_from
+from comdefend.threat import ThreatModel
 
-__all__ = ["Check", "Probe", "all_checks", "keep_checks", "made_at", "read_checks", "write_checks"]
+if TYPE_CHECKING:
+    from comdefend.evaluation.run import Run
 
-ALL = (
-    record.clean_accuracy, record.images, gradients.gradients, gradients.reported, gradients.modes,
-    gradients.dropped, attackers.slow, gradients.one_step, gradients.budgets, gradients.steps,
-    gradients.restarts, attackers.other_attackers, attackers.gradient_free, attackers.black_box,
-    attackers.noise, randomness.randomness, randomness.alone, gradients.planted, record.limits,
-    record.rounding, record.warnings,
-)  # fmt: skip
-"""In the order of the report."""
-
-OF_EACH_NORM = (
-    gradients.reported, gradients.modes, gradients.dropped, attackers.slow, gradients.budgets,
-    gradients.steps, gradients.restarts, attackers.other_attackers, attackers.noise, record.rounding,
-)  # fmt: skip
-"""Of those what is checked under L2 as well; the others are made under L-infinity alone."""
-
-OF_RANDOM_ONES = (randomness.expectation, randomness.frozen, randomness.redrawn)
+__all__ = ["Check", "Probe", "all_checks", "checks", "expected_seconds", "made_at"]
 
 
-def all_checks(
-    probe: Probe,
-    step: Callable[[str], None] | None = None,
-    *,
-    known: Sequence[Check] = (),
-    keep: Callable[[Sequence[Check]], None] | None = None,
-) -> list[Check]:
-    """Every check that applies, in the order of the report. `step` is told the next one's name. Those in
-    `known` are taken as they are where nothing that they depend on changed, the last of several that are
-    alike; `keep` is given the lines of each of the others.
+def all_checks(probe: Probe, run: "Run") -> list[Check]:
+    """Every check that applies, the cheapest first. Those whose key is in the run's store are taken from it,
+    the others are kept there.
     """
-    found = []
-    for check in _that_apply(probe):
-        mark = probe.fingerprint(check.__name__)
-        lines = list({line.name: line for line in known if line.fingerprint == mark}.values())
+    found: list[Check] = []
+    for name, check in _in_order(probe.norm):
+        if not check.applies(probe):
+            continue
+        key = probe.key(name)
+        lines = run.store.checks(key)
+        run.tell(f"check of {probe.name}: {name.replace('_', ' ')}")
         if not lines:
-            if step:
-                step(f"check of {probe.name}: {check.__name__.replace('_', ' ')}")
             with drawn_from(probe.judge.seed):  # each has the same random numbers, whatever ran before it
-                lines = [replace(line, fingerprint=mark) for line in check(probe)]
-            if keep:
-                keep(lines)
+                lines = [replace(line, fingerprint=key) for line in check.run(probe)]
+            run.store.keep(lines)
+        run.tell("", check.gradients * run.seconds_a_gradient(_through(probe)) * len(probe.images))
         found += lines
     return found
 
 
-def _that_apply(probe: Probe) -> list[Callable[[Probe], Iterator[Check]]]:
-    of_norm = OF_EACH_NORM if probe.norm == "l2" else ALL
-    found = [*of_norm, *(OF_RANDOM_ONES if probe.random else ())]
-    if isinstance(probe.purifier, ComDefendPurifier) and probe.purifier.dtype != torch.float32:
-        found.append(record.precision)
-    return found
+def expected_seconds(run: "Run", defence: str, spec: EvaluationSpec) -> float:
+    """About how long the checks of one defence take at all budgets that they are made at."""
+    purifier = run.judge.defences[defence]
+    samples = spec.eot_samples if is_random(purifier) else 1
+    target = Target(purifier=defence, mode="autograd", eot_samples=samples)
+    scenario = Scenario((defence,), None, ThreatModel("linf", None, "white-box"), target)
+    images = min(SIZES.images, len(run.judge.chosen))
+    return sum(
+        check.gradients * run.seconds_a_gradient(scenario) * images
+        for norm in spec.checked_at() for _, check in _in_order(norm)
+        if samples > 1 or not check.only_random
+    )  # fmt: skip
+
+
+def _through(probe: Probe) -> Scenario:
+    target = Target(purifier=probe.name, mode="autograd", eot_samples=probe.draws)
+    return Scenario((probe.name,), None, ThreatModel("linf", None, "white-box"), target)
+
+
+def _in_order(norm: str) -> list[tuple[str, Registered]]:
+    """The checks that are made under a norm, by what they cost."""
+    wanted = [(name, check) for name, check in checks.items() if norm == "linf" or check.both_norms]
+    return sorted(wanted, key=lambda one: one[1].gradients)

@@ -6,24 +6,12 @@ import torch
 
 from comdefend.attacks import Square
 from comdefend.errors import MissingExtraError
-from comdefend.evaluation.checks.probe import NOBODY, Check, Probe
-from comdefend.evaluation.worst_case import WORST, without_slow
+from comdefend.evaluation.checks.probe import NOBODY, Probe, check
+from comdefend.evaluation.results import Check
+from comdefend.evaluation.worst_case import WORST
 
 
-def slow(probe: Probe) -> Iterator[Check]:
-    """What slow attacks add on the images that they were given: of the others it is not known."""
-    worst = probe.worst()
-    if worst is None or worst.every is None:
-        return
-    at = [r for r in probe.results if probe.at_budget(r) and r.attack != WORST]
-    count, before, after = without_slow(probe.clean, at, worst)
-    yield probe.line(
-        "slow attacks", "fail" if probe.exceeds(before, after, count) else "pass",
-        f"on the {count} images that they were given: {after:.1%} left, {before:.1%} without them",
-        "what they break more is missed among the images that they were not given",
-    )  # fmt: skip
-
-
+@check(gradients=0, both_norms=True)
 def other_attackers(probe: Probe) -> Iterator[Check]:
     """Attackers who know less must break nothing that one who knows does not, on the images that both were
     given: not merely no more of them.
@@ -57,6 +45,7 @@ def other_attackers(probe: Probe) -> Iterator[Check]:
     )  # fmt: skip
 
 
+@check(gradients=42)
 def gradient_free(probe: Probe) -> Iterator[Check]:
     """Square, which asks for logits alone, on what all attacks of an attacker who knows left standing."""
     name, meaning = "gradient-free attack", "what queries find and gradients miss was hidden"
@@ -68,7 +57,7 @@ def gradient_free(probe: Probe) -> Iterator[Check]:
         yield probe.line(name, "skip", NOBODY, meaning)
         return
     square = Square(queries=probe.sizes.queries)
-    attack = square.against_random() if probe.random else square
+    attack = square.informed(random=probe.random)
     try:
         after = probe.retry(attack, "autograd", rows)
     except MissingExtraError as error:
@@ -82,6 +71,7 @@ def gradient_free(probe: Probe) -> Iterator[Check]:
     )  # fmt: skip
 
 
+@check(gradients=0)
 def black_box(probe: Probe) -> Iterator[Check]:
     """Whether black-box attacks are strong enough to break a classifier that nothing defends."""
     found = [r for r in probe.bare if r.knowledge == "black-box" and probe.at_budget(r)]
@@ -101,6 +91,7 @@ def black_box(probe: Probe) -> Iterator[Check]:
     )  # fmt: skip
 
 
+@check(gradients=42, both_norms=True)
 def noise(probe: Probe) -> Iterator[Check]:
     """Random corners of the budget (under L2 random points on its sphere), on what all attacks of an attacker
     who knows left standing.

@@ -7,8 +7,8 @@ last layer is replaced by one that calls a single corner of the budget adversari
 import torch
 from torch import Tensor, nn
 
+from comdefend.attacks import BALLS
 from comdefend.attacks.adaptive import AdaptiveView
-from comdefend.attacks.iterative import random_start
 
 PLANTED_AMONG = 48
 """Harmless neighbours that a planted adversarial example is hidden among."""
@@ -49,7 +49,7 @@ class Head(nn.Module):
 def plant(view: AdaptiveView, layer: nn.Module | None, image: Tensor, epsilon: float) -> Head | None:
     """A head that tells one random corner of the budget from neighbours; None where none can."""
     head = Head(view, layer)
-    inner = random_start(image.expand(PLANTED_AMONG, -1, -1, -1), 0.5 * epsilon, "linf")
+    inner = BALLS["linf"].start(image.expand(PLANTED_AMONG, -1, -1, -1), 0.5 * epsilon)
     sign = torch.where(torch.rand_like(image) < 0.5, -1.0, 1.0).to(image.dtype)
     corners = torch.where(torch.rand(CORNERS, *image.shape[1:]) < 0.5, -1.0, 1.0).to(image)
     points = torch.cat([image, inner, (image + epsilon * sign).clamp(0, 1)])

@@ -1,20 +1,22 @@
 """What checks measure with: attacks of their own on one defence, and the results of the evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from comdefend.attacks import PGD, PGDL2, Attack, Norm
+from comdefend.attacks import PGD, Attack, Norm
 from comdefend.attacks.adaptive import ESTIMATED, AdaptiveView
-from comdefend.evaluation.fingerprint import fingerprint
-from comdefend.evaluation.judge import Judge, Situation
-from comdefend.evaluation.results import Result, ThreatModel
-from comdefend.evaluation.situations import SURE
+from comdefend.attacks.iterative import CONFIRMATIONS
+from comdefend.evaluation.judge import Judge
+from comdefend.evaluation.results import Check, Curve, Result, Status
+from comdefend.evaluation.scenarios import Scenario, Target
+from comdefend.evaluation.store import key_of
 from comdefend.evaluation.worst_case import WORST, worst_cases
-from comdefend.purifiers import is_random
+from comdefend.purifiers import ComDefendPurifier, is_random
+from comdefend.registry import Registry
+from comdefend.threat import ThreatModel
 
 POINT = 0.01
 """One point of accuracy. A difference of one image is never held against an attack."""
@@ -27,40 +29,8 @@ _USUAL = {"steps": STEPS, "step": 0.125}
 
 NOBODY = "no image withstood, so there is nothing to test"
 
-VERSION = 1
-"""Raised when a change of a check, of an attack that checks make themselves, or of a constant that they go by
-changes what they find."""
-
-VERSIONS = {"gradient_free": 2}
-"""The same of single checks, by the name of their function, where they changed since."""
-
 L2 = " (L2)"
 """How the name of a check under that norm ends; the others are under L-infinity or of no norm."""
-
-Status = Literal["pass", "warn", "fail", "skip"]
-"""Of a check; "skip": there was nothing to test, which is no praise."""
-
-Curve = tuple[tuple[float, float], ...]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the report: what was looked at for which defence, what was found, what it means.
-
-    `curve`: where budgets were varied, (epsilon as a fraction, accuracy) on `images` images. `budget`:
-    what it was made at, for people ("8/255 linf"). `fingerprint`: a hash of all that the line depends on, the
-    same for all lines of one check, where someone keeps them to not make them again.
-    """
-
-    defence: str
-    name: str
-    status: Status
-    figure: str
-    meaning: str
-    curve: Curve = ()
-    images: int = 0
-    budget: str = ""
-    fingerprint: str = ""
 
 
 def made_at(checks: Sequence[Check]) -> str:
@@ -93,6 +63,55 @@ def tolerance(images: int, *, random: bool) -> float:
     image, and of a random defence, which is judged in other draws, two points more.
     """
     return max(POINT, 1.5 / images) + (2 * POINT if random else 0)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A check: what makes its lines, about how many gradients of each image that takes, whether it is made
+    under each norm that is attacked or under L-infinity alone, and of which defences.
+    """
+
+    run: Callable[["Probe"], Iterator[Check]]
+    gradients: float
+    both_norms: bool
+    applies: Callable[["Probe"], bool]
+
+    @property
+    def only_random(self) -> bool:
+        return self.applies is is_random_one
+
+
+checks: "Registry[Registered]" = Registry("comdefend.evaluation.checks")
+"""Checks by the names of their functions."""
+
+
+def always(_: "Probe") -> bool:
+    return True
+
+
+def is_random_one(probe: "Probe") -> bool:
+    return probe.random
+
+
+def is_deterministic(probe: "Probe") -> bool:
+    return not probe.random
+
+
+def in_half_precision(probe: "Probe") -> bool:
+    purifier = probe.purifier
+    return isinstance(purifier, ComDefendPurifier) and purifier.dtype != torch.float32
+
+
+def check(
+    *, gradients: float, both_norms: bool = False, applies: Callable[["Probe"], bool] = always
+) -> Callable[[Callable[["Probe"], Iterator[Check]]], Callable[["Probe"], Iterator[Check]]]:
+    """Register the check below the decorator; see `Registered`."""
+
+    def add(run: Callable[["Probe"], Iterator[Check]]) -> Callable[["Probe"], Iterator[Check]]:
+        checks.register(run.__name__)(Registered(run, gradients, both_norms, applies))
+        return run
+
+    return add
 
 
 class Probe:
@@ -138,16 +157,16 @@ class Probe:
         images = [(i, t) for _, i, t in judge.batches(self.sizes.images)]
         self.images, self.labels = (torch.cat(part) for part in zip(*images, strict=True))
 
-    def fingerprint(self, check: str) -> str:
+    def key(self, check: str) -> str:
         """Of all that the check of that name depends on: what was measured, and on what."""
         measured = [
             (r.fingerprint, r.right, r.rounded_right, r.flags)
             for results in (self.results, self.bare) for r in results
         ]  # fmt: skip
-        return fingerprint(
+        return key_of(
             {
-                "check": [check, VERSIONS.get(check, VERSION)], "defence": [self.name, self.draws],
-                "sizes": asdict(self.sizes), "budget": [self.norm, self.epsilon], "results": measured,
+                "check": check, "defence": [self.name, self.draws], "sizes": asdict(self.sizes),
+                "budget": [self.norm, self.epsilon], "results": measured,
             }
         )  # fmt: skip
 
@@ -188,14 +207,12 @@ class Probe:
 
     def retry(self, attack: Attack, mode: str, rows: list[int]) -> Tensor:
         """The share of draws in which the images at some places withstand one attack."""
-        situation = Situation(
-            self.view(mode), (self.name,), attack, ThreatModel(self.norm, self.epsilon, "white-box")
-        )
+        scenario = self.scenario(attack, mode)
         found = []
         for start in range(0, len(rows), self.judge.batch):
             part = rows[start : start + self.judge.batch]
             images, labels = self.judge.gather(part)
-            at = self.judge.attack(situation, images, labels, part[0])
+            at = self.judge.attack(scenario, images, labels, part[0])
             found.append(self.judge.shares(self.name, at, labels, part[0]))
         return torch.cat(found)
 
@@ -204,14 +221,27 @@ class Probe:
         PGD that was asked for.
         """
         steps = steps or max(STEPS, self.steps)
-        kind = PGDL2 if self.norm == "l2" else PGD
-        return kind(
-            steps=steps, step=step, restarts=restarts, losses=("margin", "cross-entropy", "dlr"),
-            early=not self.random, sure=SURE if self.random else 1,
+        return PGD(
+            norm=self.norm, steps=steps, step=step, restarts=restarts, losses=("margin", "cross-entropy",
+            "dlr"), early=not self.random, confirmations=CONFIRMATIONS if self.random else 1,
         )  # fmt: skip
 
+    def scenario(
+        self,
+        attack: Attack,
+        mode: str,
+        *,
+        epsilon: float | None = None,
+        draws: int | None = None,
+        limit: int | None = None,
+    ) -> Scenario:
+        """One attack of the checks through one gradient mode."""
+        threat = ThreatModel(self.norm, epsilon or self.epsilon, "white-box")
+        target = Target(purifier=self.name, mode=mode, eot_samples=draws or self.draws)
+        return Scenario((self.name,), attack, threat, target, limit=limit)
+
     def view(self, mode: str, draws: int | None = None) -> AdaptiveView:
-        return AdaptiveView(self.judge.classifier, self.purifier, mode=mode, draws=draws or self.draws)
+        return AdaptiveView(self.judge.classifier, self.purifier, mode=mode, eot_samples=draws or self.draws)
 
     def accuracy(
         self, attack: Attack, epsilon: float, *, draws: int | None = None, limit: int | None = None
@@ -230,9 +260,8 @@ class Probe:
         limit = limit or self.sizes.images
         key = (attack, epsilon, draws, limit)
         if key not in self.known:
-            threat = ThreatModel(self.norm, epsilon, "white-box")
-            situation = Situation(self.view(self.mode, draws), (self.name,), attack, threat, limit=limit)
-            self.known[key] = self.judge.run(situation).shares(self.name)
+            scenario = self.scenario(attack, self.mode, epsilon=epsilon, draws=draws, limit=limit)
+            self.known[key] = self.judge.run(scenario).shares(self.name)
         return self.known[key]
 
     def exceeds(self, one: float, other: float, images: int = 0) -> bool:

@@ -4,24 +4,29 @@ from collections.abc import Iterator
 
 import torch
 
+from comdefend.attacks import BALLS
 from comdefend.attacks.adaptive import AdaptiveView
 from comdefend.attacks.base import Goal
-from comdefend.attacks.iterative import ascend, random_start
-from comdefend.evaluation.checks.probe import POINT, Check, Probe
+from comdefend.attacks.iterative import follow_gradient
+from comdefend.evaluation.checks.probe import POINT, Probe, check, is_deterministic, is_random_one
+from comdefend.evaluation.results import Check
 from comdefend.seeding import drawn_from
 
 STILL = 1e-3
 """By how much two passes may differ, as a share of the spread of the logits, and count as the same."""
 
 
+@check(gradients=5)
 def randomness(probe: Probe) -> Iterator[Check]:
     """Whether the defence is as random as it says, in five passes over the same images, over these with
     noise, and over these under attack: it may be random away from clean images alone.
     """
     images, goal = probe.images[: probe.sizes.few], Goal(probe.labels[: probe.sizes.few])
-    attacked = ascend(probe.view(probe.mode), images, goal, probe.epsilon, steps=5, step=0.25)
+    attacked = follow_gradient(
+        probe.view(probe.mode), images, goal, probe.epsilon, BALLS["linf"], steps=5, step=0.25
+    )
     apart = 0.0
-    for at in (images, random_start(images, probe.epsilon, "linf"), attacked):
+    for at in (images, BALLS["linf"].start(images, probe.epsilon), attacked):
         passes = []
         for seed in range(5):  # of their own, since what does not say that it is random draws nothing here
             with drawn_from(seed), torch.no_grad():
@@ -52,16 +57,17 @@ def _seeds_itself(probe: Probe, images: torch.Tensor) -> bool:
     return torch.equal(*after)
 
 
+@check(gradients=2, applies=is_deterministic)
 def alone(probe: Probe) -> Iterator[Check]:
     """Whether a defence that is not random makes of an image what it makes of it in a batch with others, and
     what a copy of it does that has seen nothing of the evaluation: images may be remembered, and a batch have
     statistics of its own.
     """
-    if probe.random:
-        return
     images, goal = probe.images[: probe.sizes.few], Goal(probe.labels[: probe.sizes.few])
     # On the bare classifier, whose gradient no defence can hide.
-    attacked = ascend(probe.judge.classifier, images, goal, probe.epsilon, steps=5, step=0.25)
+    attacked = follow_gradient(
+        probe.judge.classifier, images, goal, probe.epsilon, BALLS["linf"], steps=5, step=0.25
+    )
     both = torch.cat([images, attacked])
     before = probe.judge.untouched(probe.name)
     classifier, purifier = before or (probe.judge.classifier, probe.purifier)
@@ -85,6 +91,7 @@ ELSEWHERE = 0.1
 """The same for an image alone and in a batch: batches of other sizes are computed in another order."""
 
 
+@check(gradients=300, both_norms=True, applies=is_random_one)
 def expectation(probe: Probe) -> Iterator[Check]:
     """Whether more draws behind each gradient find more."""
     left = {
@@ -99,6 +106,7 @@ def expectation(probe: Probe) -> Iterator[Check]:
     )  # fmt: skip
 
 
+@check(gradients=40, both_norms=True, applies=is_random_one)
 def frozen(probe: Probe) -> Iterator[Check]:
     """The attack must succeed at least as well where the draw is fixed."""
     view = AdaptiveView(probe.judge.classifier, probe.purifier, mode=probe.mode, frozen=probe.judge.seed)
@@ -114,7 +122,7 @@ def frozen(probe: Probe) -> Iterator[Check]:
         )  # fmt: skip
         return
     # Not early: a draw goes with the place of an image in its batch, and so must stay there.
-    at = ascend(view, images, goal, probe.epsilon, steps=20, step=0.125, norm=probe.norm)
+    at = follow_gradient(view, images, goal, probe.epsilon, BALLS[probe.norm], steps=20, step=0.125)
     left = float((~goal.reached(view, at)).float().mean())
     alive = probe.accuracy(probe.pgd(), probe.epsilon, limit=count)
     yield probe.line(
@@ -124,6 +132,7 @@ def frozen(probe: Probe) -> Iterator[Check]:
     )  # fmt: skip
 
 
+@check(gradients=0, both_norms=True, applies=is_random_one)
 def redrawn(probe: Probe) -> Iterator[Check]:
     """What is right on average against what is right in every draw."""
     worst = probe.worst()

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from comdefend.attacks.iterative import random_start
-from comdefend.evaluation.checks.probe import POINT, Check, Probe
-from comdefend.evaluation.judge import Situation
-from comdefend.evaluation.results import ThreatModel
+from comdefend.attacks import BALLS
+from comdefend.evaluation.checks.probe import POINT, Probe, check, in_half_precision
+from comdefend.evaluation.results import Check
 from comdefend.purifiers import ComDefendPurifier
 from comdefend.seeding import drawn_from
 
@@ -20,6 +19,7 @@ SAME = 1e-2
 """How far logits may lie apart, as a share of the largest, and count as the same."""
 
 
+@check(gradients=0)
 def clean_accuracy(probe: Probe) -> Iterator[Check]:
     """What the defence costs without an attack."""
     own = probe.clean
@@ -31,6 +31,7 @@ def clean_accuracy(probe: Probe) -> Iterator[Check]:
     )  # fmt: skip
 
 
+@check(gradients=0)
 def images(probe: Probe) -> Iterator[Check]:
     """What the other checks can notice with the images that there are."""
     few, fewest = len(probe.images), probe.sizes.fewest
@@ -42,13 +43,14 @@ def images(probe: Probe) -> Iterator[Check]:
     )  # fmt: skip
 
 
+@check(gradients=3)
 def limits(probe: Probe) -> Iterator[Check]:
     """A mode may borrow a gradient, but must not change what is attacked; and what comes out must be logits.
     Budget and range are verified during the work.
     """
     images = probe.images[: probe.sizes.few]
     # Half of them with noise: a mode may be true to the defence on clean images alone.
-    images = torch.cat([images, random_start(images, probe.epsilon, "linf")])
+    images = torch.cat([images, BALLS["linf"].start(images, probe.epsilon)])
 
     def drawn(model: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
         with drawn_from(probe.judge.seed):
@@ -84,6 +86,7 @@ def limits(probe: Probe) -> Iterator[Check]:
         yield probe.line(name, "pass", figure, meaning)
 
 
+@check(gradients=0, both_norms=True)
 def rounding(probe: Probe) -> Iterator[Check]:
     """The worst case over white-box attacks before and after their images are stored as 8 bits."""
     measured = [
@@ -102,6 +105,7 @@ def rounding(probe: Probe) -> Iterator[Check]:
     )  # fmt: skip
 
 
+@check(gradients=0)
 def warnings(probe: Probe) -> Iterator[Check]:
     """What attacks said of themselves."""
     said = dict.fromkeys(flag for r in probe.results for flag in r.flags)
@@ -111,14 +115,13 @@ def warnings(probe: Probe) -> Iterator[Check]:
     )  # fmt: skip
 
 
+@check(gradients=25, both_norms=True, applies=in_half_precision)
 def precision(probe: Probe) -> Iterator[Check]:
     """A purifier in half precision against itself in float32, on attacked images."""
     twin = copy.deepcopy(probe.purifier)
     assert isinstance(twin, ComDefendPurifier)
     twin.model.float()
-    threat = ThreatModel(probe.norm, probe.epsilon, "white-box")
-    situation = Situation(probe.view(probe.mode), (probe.name,), probe.pgd(), threat)
-    at = probe.judge.attack(situation, probe.images, probe.labels, 0)
+    at = probe.judge.attack(probe.scenario(probe.pgd(), probe.mode), probe.images, probe.labels, 0)
     rough, exact = (
         probe.judge.predict(probe.judge.classifier, p(at)) == probe.labels for p in (probe.purifier, twin)
     )
