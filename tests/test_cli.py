@@ -5,8 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
-from functools import wraps
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from comdefend import zoo
 from comdefend.attacks import FGSM
 from comdefend.cli import main
 from comdefend.errors import WorkError
-from comdefend.evaluation import checks
+from comdefend.evaluation.checks import checks
 from comdefend.image import read_picture
 from tests.conftest import tiny_model
 
@@ -164,10 +163,12 @@ def test_evaluate_writes_a_report_and_json(
 
 
 def test_a_wrong_request_loses_nothing_of_what_it_would_replace(tmp_path: Path) -> None:
-    (tmp_path / "parts.json").write_text("[]")
+    (tmp_path / "finished.jsonl").write_text("")
     words = ["evaluate", "--classifier", "cifar10-resnet9-plain", "--data", "sample:cifar10"]
     assert run(*words, "--attacks", "fgms", "--overwrite", "--output", tmp_path) == 2
-    assert (tmp_path / "parts.json").read_text() == "[]"
+    words[2] = "cifar10-resnet8"
+    assert run(*words, "--overwrite", "--output", tmp_path) == 2
+    assert (tmp_path / "finished.jsonl").exists()
 
 
 def test_evaluate_replaces_an_evaluation_only_when_told_to(
@@ -230,7 +231,7 @@ def test_evaluate_resumes_with_the_same_code_only(tmp_path: Path, capsys: pytest
 
 
 def test_evaluate_goes_on_within_an_attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("comdefend.evaluation.batches.WORTH", 0.0)
+    monkeypatch.setattr("comdefend.evaluation.store.MIN_SECONDS", 0.0)
     attacked: list[int] = []
     made = FGSM.run
 
@@ -254,19 +255,18 @@ def test_evaluate_goes_on_within_an_attack(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_evaluate_makes_no_check_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After an evaluation was begun anew and interrupted in its checks, too: each is there once."""
+    """After an evaluation was interrupted in its checks, too: each is there once."""
     made: list[str] = []
+    cheap = dict(list(checks.items())[:6])
+    for name, check in cheap.items():
 
-    def noted(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        @wraps(check)
-        def noting(probe: Any) -> Any:
-            lines = list(check(probe))
+        def noted(probe: Any, name: str = name, check: Any = check) -> Any:
+            lines = list(check.run(probe))
             made.extend(line.name for line in lines)
             return lines
 
-        return noting
-
-    monkeypatch.setattr("comdefend.evaluation.checks.ALL", tuple(map(noted, checks.ALL[:6])))
+        cheap[name] = replace(check, run=noted)
+    monkeypatch.setattr("comdefend.evaluation.checks.checks", cheap)
     folder = tmp_path / "report"
     words = [
         "evaluate", "--classifier", "cifar10-resnet9-plain", "--data", "sample:cifar10", "--limit", 2,
@@ -278,15 +278,35 @@ def test_evaluate_makes_no_check_again(tmp_path: Path, monkeypatch: pytest.Monke
     assert made == [line["name"] for line in finished] != []
     made.clear()
     assert run(*words, "--resume") == 0
-    (folder / "checks-parts.json").write_text(json.dumps(finished[:3]))
+    (folder / "checks.json").unlink()
+    (folder / "finished.jsonl").write_text("".join(json.dumps({"check": line}) + "\n" for line in finished))
     assert run(*words, "--resume") == 0
     assert made == []
     assert json.loads((folder / "checks.json").read_text()) == finished
-    assert not (folder / "checks-parts.json").exists()
-    (folder / "checks-parts.json").write_text("damaged")
+    assert not (folder / "finished.jsonl").exists()
+    (folder / "finished.jsonl").write_text("damaged\n")
+    assert run(*words, "--resume") == 2
     assert run(*words, "--overwrite") == 0
     assert json.loads((folder / "checks.json").read_text()) == finished
     assert len(made) == len(finished)
+
+
+def test_evaluate_plans_without_running(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "evaluate", "--classifier", "cifar10-resnet9-plain", "--data", "sample:cifar10", "--limit", 20,
+        "--attacks", "fgsm,cw", "--knowledge", "gray-box,white-box", "--plan", "--output", tmp_path / "r",
+    ]  # fmt: skip
+    assert run(*words, "--json") == 0
+    planned = json.loads(capsys.readouterr().out)
+    titles = [one["scenario"] for one in planned["scenarios"]]
+    assert titles[0] == "clean"
+    assert "white-box: cw, minimal, unlimited l2, identity" in titles
+    assert planned["seconds"] > planned["checks"] > 0
+    assert run(*words) == 0
+    shown = capsys.readouterr().out
+    assert "About" in shown
+    assert "checks of the evaluation" in shown
+    assert not (tmp_path / "r").exists()
 
 
 def test_train_then_purify_with_what_was_trained(

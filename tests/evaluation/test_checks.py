@@ -16,18 +16,28 @@ from comdefend.attacks import FGSM, PGD, Attack, Square, SquareOfMeans
 from comdefend.cli import main
 from comdefend.data import ImageSet
 from comdefend.errors import RequestError
-from comdefend.evaluation import Report, evaluate
-from comdefend.evaluation.checks import ALL, OF_EACH_NORM, Check, Probe, keep_checks, read_checks
-from comdefend.evaluation.checks.attackers import black_box, gradient_free, noise, slow
-from comdefend.evaluation.checks.gradients import dropped, modes, one_step, restarts, saturated
+from comdefend.evaluation import Report, Store, evaluate
+from comdefend.evaluation.checks import Check, Probe
+from comdefend.evaluation.checks import checks as registered
+from comdefend.evaluation.checks.attackers import black_box, gradient_free, noise
+from comdefend.evaluation.checks.gradients import (
+    budgets,
+    dropped,
+    modes,
+    one_step,
+    restarts,
+    saturated,
+    steps,
+)
 from comdefend.evaluation.checks.planted import plant
 from comdefend.evaluation.checks.probe import Sizes
 from comdefend.evaluation.checks.randomness import expectation, frozen, redrawn
 from comdefend.evaluation.checks.record import clean_accuracy, precision, rounding, warnings
 from comdefend.evaluation.judge import Judge
 from comdefend.evaluation.report import write_report
-from comdefend.evaluation.results import Knowledge, Repeats, Result, ThreatModel, pack
+from comdefend.evaluation.results import Repeats, Result, pack, read_checks
 from comdefend.purifiers import ComDefendPurifier, Identity, Purifier, ResizePad
+from comdefend.threat import Knowledge, ThreatModel
 from tests.conftest import tiny_model
 from tests.evaluation.killer import (
     Averaging,
@@ -88,14 +98,14 @@ def checks(
     classifier: nn.Module, defence: nn.Module, sample: ImageSet, **settings: object
 ) -> dict[str, Check]:
     chosen = {
-        "attacks": ["fgsm", "pgd"], "epsilons": [8 / 255], "limit": 24, "draws": 2,
+        "attacks": ["fgsm", "pgd"], "epsilons": [8 / 255], "limit": 24, "eot_samples": 2,
         "knowledge": ["gray-box", "white-box"], **settings,
     }  # fmt: skip
     report = evaluate(
         classifier,
         {"it": defence},
         data=sample,
-        protocols=["fixed"],
+        protocol=["fixed"],
         examples=0,
         **chosen,  # type: ignore[arg-type]
     )
@@ -312,21 +322,9 @@ def made_of(classifier: nn.Module, sample: ImageSet) -> Callable[..., dict[str, 
             for name in dict.fromkeys(["it", *(r.defence for r in results)])
         ]
         probe = Probe(judge, defence, [*clean, *results], epsilon=8 / 255, draws=1)
-        return {c.name: c for check in (slow, modes, black_box, warnings) for c in check(probe)}
+        return {c.name: c for check in (modes, black_box, warnings) for c in check(probe)}
 
     return made
-
-
-def test_slow_attacks_that_find_more_where_they_looked_are_flagged(
-    made_of: Callable[..., dict[str, Check]],
-) -> None:
-    quick = result([0] * 60 + [1] * 140, "pgd", "white-box")
-    found = made_of(quick, result([0] * 90 + [1] * 10, "autoattack", "white-box"))["slow attacks"]
-    assert found.status == "fail"
-    assert found.figure == "on the 100 images that they were given: 10.0% left, 40.0% without them"
-    same = made_of(quick, result([0] * 50 + [1] * 50, "autoattack", "white-box"))["slow attacks"]
-    assert same.status == "pass"
-    assert "slow attacks" not in made_of(quick)
 
 
 def test_modes_that_were_left_out_wrongly_are_noticed(made_of: Callable[..., dict[str, Check]]) -> None:
@@ -352,8 +350,8 @@ def test_modes_that_were_left_out_are_tried_on_what_withstood(
         of = [clean, *(replace(r, threat_model=threat) for r in made)]
         return list(dropped(Probe(judge, "it", of, epsilon=0.1, draws=1)))
 
-    assert dropped in ALL
-    assert dropped in OF_EACH_NORM
+    assert registered["dropped"].run is dropped
+    assert registered["dropped"].both_norms
     (line,) = found(replace(result([1] * 12, "pgd", "white-box", "identity"), trial=True))
     assert line.status == "fail"
     assert re.search(r"identity breaks [3-6] of 6 looked at .* too much: identity", line.figure)
@@ -498,14 +496,36 @@ def test_many_steps_that_were_reported_to_find_less_are_flagged(probe_of: Callab
     assert line.figure.endswith("reported: 100.0% after many, 0.0% after one")
 
 
-@pytest.mark.parametrize(("six", "status"), [(0.2, "fail"), (0.5, "pass")])
-def test_restarts_that_find_more_are_flagged(six: float, status: str, probe_of: Callable[..., Probe]) -> None:
-    def left(attack: Attack, _: int) -> float:
-        assert isinstance(attack, PGD)
-        return six if attack.restarts == 6 else 0.5
+@pytest.mark.parametrize(("broken", "status"), [(6, "fail"), (0, "pass")])
+def test_restarts_that_find_more_are_flagged(
+    broken: int, status: str, probe_of: Callable[..., Probe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Probe, "shares", lambda *_, **__: torch.tensor([1.0] * 12 + [0.0] * 12))
 
-    (line,) = restarts(probe_of(left=left))
+    def retry(_: Probe, attack: Attack, __: str, rows: list[int]) -> Tensor:
+        assert isinstance(attack, PGD)
+        assert rows == list(range(12))  # what the first three left
+        return torch.tensor([0.0] * broken + [1.0] * (12 - broken))
+
+    monkeypatch.setattr(Probe, "retry", retry)
+    (line,) = restarts(probe_of())
     assert line.status == status
+
+
+def test_what_is_known_is_not_tried(probe_of: Callable[..., Probe], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing survives there is nothing to be found by more steps, more restarts or larger budgets."""
+    tried: list[tuple[str, float]] = []
+
+    def shares(_: Probe, attack: Attack, epsilon: float, **__: object) -> Tensor:
+        tried.append((attack.name, epsilon))
+        return torch.zeros(24)
+
+    monkeypatch.setattr(Probe, "shares", shares)
+    probe = probe_of()
+    found = [line for check in (one_step, steps, restarts, budgets) for line in check(probe)]
+    assert {line.status for line in found} == {"pass"}
+    assert "fgsm" not in {name for name, _ in tried}
+    assert max(epsilon for _, epsilon in tried) == 8 / 255
 
 
 @pytest.mark.parametrize(("more", "status"), [(0.2, "fail"), (0.5, "pass")])
@@ -518,7 +538,7 @@ def test_draws_that_find_more_are_flagged(more: float, status: str, probe_of: Ca
 def test_an_attack_that_fails_without_randomness_is_flagged(
     probe_of: Callable[..., Probe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    still = "comdefend.evaluation.checks.randomness.ascend"
+    still = "comdefend.evaluation.checks.randomness.follow_gradient"
     monkeypatch.setattr(still, lambda _, images, *__, **___: images)  # finds nothing with the draw fixed
     (line,) = frozen(probe_of(defence=ResizePad(), left=lambda *_: 0.0))
     assert line.status == "fail"
@@ -604,7 +624,7 @@ def test_a_weak_attack_is_caught_by_a_planted_example(
     classifier: nn.Module, sample: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "comdefend.evaluation.checks.gradients.ascend", lambda _, images, *__, **___: images
+        "comdefend.evaluation.checks.gradients.follow_gradient", lambda _, images, *__, **___: images
     )  # an attack that does nothing
     found = checks(classifier, ComDefendPurifier(tiny_model()), sample)
     assert found["planted example"].status == "fail"
@@ -640,7 +660,7 @@ def test_the_saturated_share_of_a_code() -> None:
 def test_the_report_holds_the_checks(classifier: nn.Module, sample: ImageSet, tmp_path: Path) -> None:
     report = evaluate(
         classifier, {"it": GradientKiller()}, data=sample, attacks=["pgd"], limit=12,
-        knowledge=["gray-box", "white-box"], protocols=["fixed"],
+        knowledge=["gray-box", "white-box"], protocol=["fixed"],
     )  # fmt: skip
     paths = write_report(report, tmp_path)
     page = paths["page"].read_text()
@@ -662,7 +682,7 @@ def test_the_report_says_what_was_broken_of_each_defence_and_how(
 ) -> None:
     report = evaluate(
         classifier, {"one": GradientKiller(), "two": Identity()}, data=sample, attacks=["pgd"], limit=12,
-        epsilons=[0.1], knowledge=["gray-box", "white-box"], protocols=["fixed"], checks=False, examples=0,
+        epsilons=[0.1], knowledge=["gray-box", "white-box"], protocol=["fixed"], checks=False, examples=0,
     )  # fmt: skip
     page = write_report(report, tmp_path)["page"].read_text()
     broken = {
@@ -707,45 +727,52 @@ def test_strict_fails_where_the_gradient_is_hidden(
     assert not (tmp_path / "r" / "curves.png").exists()
 
 
-def test_checks_that_were_made_are_not_made_again(classifier: nn.Module, sample: ImageSet) -> None:
+def test_checks_that_were_made_are_not_made_again(
+    classifier: nn.Module, sample: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of an evaluation that goes on later: as long as what they are about is the same."""
-    made: list[Check] = []
-    told: list[str] = []
+    made: list[str] = []
+    for name, check in registered.items():
 
-    def judged(defence: nn.Module, **known: Any) -> Report:
-        told.clear()
+        def noted(probe: Probe, name: str = name, check: Any = check) -> Any:
+            made.append(name)
+            return check.run(probe)
+
+        monkeypatch.setitem(registered._things, name, replace(check, run=noted))
+
+    def judged(defence: nn.Module, store: Store) -> Report:
+        made.clear()
         return evaluate(
-            classifier, {"own": defence}, data=sample, limit=6, attacks=["pgd:steps=3"], checks=True,
-            knowledge=["white-box"], examples=0, progress=lambda _, __, text: told.append(text), **known,
+            classifier, {"own": defence}, data=sample, limit=6, attacks=["pgd:steps=3"],
+            knowledge=["white-box"], examples=0, store=store,
         )  # fmt: skip
 
-    def made_again() -> set[str]:
-        return {text for text in told if "check" in text}
-
-    first = judged(ComDefendPurifier(tiny_model()), keep_checks=made.extend)
-    everything = made_again()
-    assert made == first.checks
-    again = judged(ComDefendPurifier(tiny_model()), known=first.results, known_checks=made)
-    assert again.checks == first.checks
-    nothing_to_say = made_again()
+    store = Store()
+    first = judged(ComDefendPurifier(tiny_model()), store)
+    everything = set(made)
+    assert len(everything) >= len(ALWAYS)
+    assert judged(ComDefendPurifier(tiny_model()), store).checks == first.checks
+    nothing_to_say = set(made)
     assert len(everything - nothing_to_say) >= len(ALWAYS) - 1
-    lost = [line for line in made if line.name != "other budgets"]
-    some = judged(ComDefendPurifier(tiny_model()), known=first.results, known_checks=lost)
-    assert some.checks == first.checks
-    assert made_again() - nothing_to_say == {"check of own: budgets"}
-    judged(Averaging(), known=first.results, known_checks=made)
-    assert everything <= made_again()
+    some = Store()
+    some.keep([*first.results, *(line for line in first.checks if line.name != "other budgets")])
+    assert judged(ComDefendPurifier(tiny_model()), some).checks == first.checks
+    assert set(made) - nothing_to_say == {"budgets"}
+    judged(Averaging(), store)
+    assert everything <= set(made)
 
 
-def test_checks_are_kept_beside_others(tmp_path: Path) -> None:
-    file = tmp_path / "parts.json"
-    assert read_checks(file) == []
-    one = Check("a", "one", "pass", "1", "fine", curve=((0.1, 0.5), (0.2, 0.25)), images=4, fingerprint="1")
-    two = Check("a", "two", "fail", "2", "bad", fingerprint="2")
-    keep_checks(file, [one])
-    keep_checks(file, [two])
-    keep_checks(file, [two])
-    assert read_checks(file) == [one, two]
+def test_cheap_checks_come_first(classifier: nn.Module, sample: ImageSet) -> None:
+    told: list[str] = []
+    evaluate(
+        classifier, {"own": Identity()}, data=sample, limit=6, attacks=["fgsm"], knowledge=["white-box"],
+        examples=0, progress=lambda done, total, text: told.append(f"{text}: {done} of {total}"),
+    )  # fmt: skip
+    checked = [text.split(": ")[1].replace(" ", "_") for text in told if text.startswith("check of own: ")]
+    costs = [registered[name].gradients for name in checked]
+    assert len(costs) > 10
+    assert costs == sorted(costs)
+    assert told[-1].startswith("done")
 
 
 @pytest.mark.parametrize("content", ["", "1", "[1]", '[{"defence": "a"}]', '[{"curve": 1}]'])
@@ -756,7 +783,7 @@ def test_files_that_hold_no_checks_are_refused(tmp_path: Path, content: str) -> 
         read_checks(file)
 
 
-def test_a_checks_fingerprint_is_of_all_that_it_depends_on(
+def test_a_checks_key_is_of_all_that_it_depends_on(
     classifier: nn.Module, sample: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge = Judge(
@@ -769,7 +796,7 @@ def test_a_checks_fingerprint_is_of_all_that_it_depends_on(
 
     def mark(results: Sequence[Result], check: str = "steps", **other: Any) -> str:
         settings: dict[str, Any] = {"epsilon": 8 / 255, "draws": 2, **other}
-        return Probe(judge, "it", results, **settings).fingerprint(check)
+        return Probe(judge, "it", results, **settings).key(check)
 
     everything = [clean, attacked, bare]
     marks = [
@@ -785,7 +812,7 @@ def test_a_checks_fingerprint_is_of_all_that_it_depends_on(
         mark([clean, replace(attacked, rounded_right=pack(torch.zeros(6))), bare]),
         mark([clean, replace(attacked, flags=("a",)), bare]),
     ]
-    monkeypatch.setattr("comdefend.evaluation.checks.probe.VERSION", -1)
+    monkeypatch.setattr("comdefend.evaluation.store.FORMAT", -1)
     marks.append(mark(everything))
     monkeypatch.undo()
     monkeypatch.setattr("comdefend.evaluation.checks.probe.SIZES", Sizes(images=5))

@@ -1,6 +1,7 @@
 """Evaluation on a tiny network: what is counted, what is refused, what is written."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 
 from comdefend.data import ImageSet
 from comdefend.errors import RequestError
-from comdefend.evaluation import Report, evaluate
+from comdefend.evaluation import EvaluationSpec, Report, evaluate, plan
 from comdefend.evaluation.tables import rows
+from comdefend.evaluation.worst_case import WORST
 from comdefend.purifiers import ComDefendPurifier, Identity
 from tests.conftest import TinyClassifier, tiny_model
 
@@ -101,18 +103,18 @@ def test_without_attacks_only_clean_accuracy_is_measured(sample: ImageSet) -> No
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"purifier": [Identity(), Identity()]}, "need names: a mapping"),
+        ({"purifiers": [Identity(), Identity()]}, "need names: a mapping"),
         ({"attacks": ["fgms"]}, "did you mean fgsm"),
         ({"epsilons": [0.0]}, "must lie above 0"),
         ({"epsilons": "8"}, "epsilons holds '8'; budgets are numbers such as 8 / 255"),
         ({"epsilons": [8.0]}, r"8 as a fraction \(2040/255\)"),
-        ({"protocols": ["maximal"]}, "no protocol 'maximal'"),
+        ({"protocol": ["maximal"]}, "no protocol 'maximal'"),
         ({"batch": 0}, "batch is 0"),
         ({"data": "sample:fashion-mnist"}, "takes images of 3 channels; those of .* have 1"),
     ],
 )
 def test_requests_that_cannot_be_met_are_refused(settings: dict[str, object], message: str) -> None:
-    usual = {"purifier": ComDefendPurifier(tiny_model()), "data": "sample:cifar10", "limit": 4}
+    usual = {"purifiers": ComDefendPurifier(tiny_model()), "data": "sample:cifar10", "limit": 4}
     with pytest.raises(RequestError, match=message):
         evaluate(TinyClassifier(classes=10).eval(), **{**usual, **settings})  # type: ignore[arg-type]
 
@@ -162,7 +164,7 @@ def test_a_classifier_for_other_classes_is_refused(sample: ImageSet) -> None:
 def test_single_names_and_numbers_do_for_lists(sample: ImageSet) -> None:
     network = TinyClassifier(classes=10).eval()
     one = evaluate(
-        network, "jpeg", data=sample, limit=4, attacks="fgsm, bim:steps=2,step=0.5", protocols="fixed",
+        network, "jpeg", data=sample, limit=4, attacks="fgsm, bim:steps=2,step=0.5", protocol="fixed",
         knowledge="gray-box", epsilons=8 / 255,
     )  # fmt: skip
     assert {r.attack for r in one.results if r.threat_model} == {"fgsm", "bim:steps=2,step=0.5"}
@@ -184,7 +186,71 @@ def test_a_report_prints_as_the_tables_with_their_threat_model(
 def test_what_is_no_module_and_a_budget_that_is_no_fraction_are_refused(sample: ImageSet) -> None:
     with pytest.raises(RequestError, match=r"classifier is a function; a torch\.nn\.Module"):
         evaluate(lambda images: images, "none", data=sample, limit=4)  # type: ignore[arg-type]
-    with pytest.raises(RequestError, match="purifier is a function"):
-        evaluate(TinyClassifier(classes=10).eval(), lambda images: images, data=sample, limit=4)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="defence 'it' is a int; a reference, or a module or function"):
+        evaluate(TinyClassifier(classes=10).eval(), {"it": 3}, data=sample, limit=4)  # type: ignore[dict-item]
     with pytest.raises(RequestError, match=r"epsilon is 8 as a fraction .* did you mean 8/255\?"):
         evaluate(TinyClassifier(classes=10).eval(), "none", data=sample, limit=4, epsilons=[8])
+
+
+class Halves(nn.Module):
+    """A defence of somebody's that knows nothing of this package."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images / 2
+
+
+def test_a_plain_module_is_a_defence_in_every_threat_model(sample: ImageSet) -> None:
+    made = evaluate(
+        TinyClassifier(classes=10).eval(), {"halves": Halves(), "same": lambda images: images}, sample,
+        attacks="fgsm", knowledge="gray-box,white-box", limit=6, checks=False,
+    )  # fmt: skip
+    modes = {r.mode for r in made.results if r.defence == "halves" and r.knowledge == "white-box"}
+    assert {"autograd", "identity"} <= modes
+    by = {(r.defence, r.attack): r.correct for r in made.results if not r.threat_model}
+    assert by["same", "none"] == by["none", "none"]
+
+
+def test_a_spec_and_options_beside_it_are_one_request(sample: ImageSet) -> None:
+    spec = EvaluationSpec(attacks=("fgsm",), protocol=("fixed",), limit=4)
+    network = {"mine": TinyClassifier(classes=10).eval()}
+    made = evaluate(network, "none", sample, spec, epsilons=4 / 255)
+    assert {r.threat_model.epsilon for r in made.results if r.threat_model} == {4 / 255}
+    assert {(r.classifier, r.n) for r in made.results} == {("mine", 4)}
+    with pytest.raises(RequestError, match="classifier names 2 modules; one is evaluated at a time"):
+        evaluate({**network, "other": Halves()}, "none", sample, spec)
+
+
+def test_a_plan_lists_what_an_evaluation_then_runs(sample: ImageSet) -> None:
+    network = TinyClassifier(classes=10).eval()
+    settings: dict[str, Any] = {"attacks": "fgsm,square:queries=5", "limit": 6}
+    told: list[str] = []
+    planned = plan(network, "jpeg", sample, knowledge="gray-box,white-box,black-box", **settings)
+    made = evaluate(
+        network, "jpeg", sample, knowledge="gray-box,white-box,black-box", checks=False, **settings,
+        progress=lambda done, total, text: told.append(f"{done <= total} {text}"),
+    )  # fmt: skip
+    titles = [scenario.title for scenario, _ in planned.scenarios]
+    assert titles[0] == "clean"
+    assert list(dict.fromkeys(titles)) == list(
+        dict.fromkeys(r.title for r in made.results if r.attack != WORST)
+    )
+    assert all(seconds >= 0 for _, seconds in planned.scenarios)
+    assert planned.checks > 0
+    assert planned.seconds > planned.checks
+    assert all(text.startswith("True") for text in told)
+
+
+def test_a_network_is_left_as_it_was_where_preparing_fails(sample: ImageSet) -> None:
+    network = TinyClassifier(classes=10).train()
+
+    class Broken(nn.Module):
+        def to(self, *_: object, **__: object) -> "Broken":
+            raise RuntimeError("no such device")
+
+        def forward(self, images: Tensor) -> Tensor:
+            return images
+
+    with pytest.raises(RuntimeError, match="no such device"):
+        evaluate(network, {"broken": Broken()}, sample, limit=4)
+    assert network.weights.requires_grad
+    assert network.training

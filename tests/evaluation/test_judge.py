@@ -1,4 +1,4 @@
-"""The judge: what a situation comes to, in how many draws, and what is not computed twice."""
+"""The judge: what a scenario comes to, in how many draws, and what is not computed twice."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from comdefend.attacks import DeepFool, Goal
 from comdefend.data import ImageSet
 from comdefend.evaluation import Report, ThreatModel, evaluate, wilson
-from comdefend.evaluation.judge import REPEATS, Judge, Situation
+from comdefend.evaluation.judge import REPEATS, Judge
 from comdefend.evaluation.report import write_report
-from comdefend.evaluation.results import KNOWLEDGE
+from comdefend.evaluation.scenarios import Scenario
 from comdefend.evaluation.worst_case import WORST
 from comdefend.purifiers import ComDefendPurifier, Identity, Purifier
+from comdefend.threat import KNOWLEDGE
 from tests.conftest import TinyClassifier, tiny_model
 
 BUDGET = 8 / 255
@@ -23,7 +24,7 @@ BUDGET = 8 / 255
 def test_a_random_defence_is_judged_by_many_draws(sample: ImageSet) -> None:
     made = evaluate(
         TinyClassifier(classes=10).eval(), "resize-pad", data=sample, attacks=["pgd"], epsilons=[BUDGET],
-        limit=8, knowledge=["white-box"], draws=2, modes=["autograd"], checks=False,
+        limit=8, knowledge=["white-box"], eot_samples=2, modes=["autograd"], checks=False,
     )  # fmt: skip
     result = next(r for r in made.results if r.attack == "pgd" and r.defence == "resize-pad")
     assert result.via == "autograd, 2 draws"
@@ -63,7 +64,7 @@ def test_images_are_stored_in_eight_bits_before_they_are_judged_again(sample: Im
     """A perturbation of less than half a step is gone then."""
     found = evaluate(
         "cifar10-resnet9-plain", {"grid": OnTheGrid()}, data=sample, attacks=["pgd:steps=2"],
-        epsilons=[0.4 / 255], limit=12, knowledge=["white-box"], modes=["identity"], protocols=["fixed"],
+        epsilons=[0.4 / 255], limit=12, knowledge=["white-box"], modes=["identity"], protocol=["fixed"],
         checks=False,
     ).results  # fmt: skip
     own = [r for r in found if r.defence == "grid"]
@@ -93,9 +94,9 @@ def test_what_an_attack_left_as_it_was_is_not_purified_again(sample: ImageSet) -
     )  # fmt: skip
     of = {(r.defence, r.threat_model and r.threat_model.epsilon): r for r in report.results}
     assert of["none", 64 / 255].correct == 0  # all were fooled within the smaller budget
-    # And every image in so many draws, but for the two that tell what somebody's code answers.
-    assert again.seen == 2 + 3 * 20 * (1 + REPEATS)
-    assert 22 < once.seen <= 42
+    # And every image in so many draws, but for two that tell what somebody's code answers, and four timed.
+    assert again.seen == 2 + 4 + 3 * 20 * (1 + REPEATS)
+    assert 26 < once.seen <= 46
     assert of["once", 64 / 255].right == of["once", 128 / 255].right
     assert torch.equal(of["once", 64 / 255].shares, of["again", 128 / 255].shares)
 
@@ -107,7 +108,7 @@ def test_images_in_eight_bits_do_not_displace_those_that_were_purified(sample: I
         in_eight_bits=True,
     )  # fmt: skip
     for epsilon in (64 / 255, 128 / 255):
-        found = judge.run(Situation(network, ("once",), DeepFool(), ThreatModel("linf", epsilon)))
+        found = judge.run(Scenario(("once",), DeepFool(), ThreatModel("linf", epsilon)))
         assert len(torch.cat(found.rounded["once"])) == 20
     assert once.seen == 20 + 2 * 20  # the second budget's images are those of the first
 
@@ -129,7 +130,7 @@ def test_modules_are_left_as_they_were(sample: ImageSet) -> None:
     network = TinyClassifier(classes=10).train()
     frozen = network.extra = nn.BatchNorm2d(3).eval()
     state = torch.random.get_rng_state()
-    evaluate(network, Identity(), data=sample, attacks=["pgd"], protocols=["fixed"], limit=4)
+    evaluate(network, Identity(), data=sample, attacks=["pgd"], protocol=["fixed"], limit=4)
     assert network.training
     assert not frozen.training
     assert network.weights.requires_grad
@@ -150,9 +151,9 @@ def test_one_search_serves_all_budgets_of_deepfool(sample: ImageSet, monkeypatch
     def correct(*epsilons: float) -> list[float]:
         made = evaluate(
             "cifar10-resnet9-plain", Identity(), data=sample, attacks=["deepfool"],
-            epsilons=epsilons, limit=12, batch=7, clean=False,
+            epsilons=epsilons, limit=12, batch=7,
         )  # fmt: skip
-        return [r.correct for r in made.results]
+        return [r.correct for r in made.results if r.threat_model]
 
     together = correct(0.25 / 255, 1 / 255, 8 / 255)
     assert searches == [7, 5]

@@ -12,7 +12,6 @@ from comdefend.errors import RequestError
 from comdefend.evaluation import (
     Result,
     ThreatModel,
-    keep_results,
     paired_difference,
     read_results,
     wilson,
@@ -53,7 +52,6 @@ def test_a_paired_difference_counts_the_images_that_differ() -> None:
     # Two accuracies of 47.5 % and 27.5 % on forty images have intervals that overlap.
     assert low > 0
     assert wilson(better.correct, 40)[0] < wilson(worse.correct, 40)[1]
-    assert paired_difference(better, worse, first=9)[0] == 1
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=400))
@@ -78,10 +76,9 @@ def test_a_difference_of_random_defences_is_of_their_shares() -> None:
 
 
 @pytest.mark.parametrize("other", [one("11"), one("111", data="e"), one("111", seed=1)])
-@pytest.mark.parametrize("first", [None, 2])
-def test_a_difference_of_other_images_is_refused(other: Result, first: int | None) -> None:
+def test_a_difference_of_other_images_is_refused(other: Result) -> None:
     with pytest.raises(ValueError, match="the same images"):
-        paired_difference(one("110"), other, first=first)
+        paired_difference(one("110"), other)
 
 
 def test_a_difference_of_results_without_their_images_is_refused() -> None:
@@ -101,24 +98,11 @@ def test_results_come_back_from_their_file(tmp_path: Path) -> None:
     assert read_results(tmp_path / "results.json") == results
 
 
-def test_what_an_interruption_left_stays_beside_what_is_made_after_it(tmp_path: Path) -> None:
-    file = tmp_path / "parts.json"
-    first, second = (
-        Result("d", "c", "none", name, 10, 9, interval=wilson(9, 10), fingerprint=name) for name in "ab"
-    )
-    keep_results(file, [first, second])
-    keep_results(file, [replace(first, correct=8)])
-    assert {r.fingerprint: r.correct for r in read_results(file)} == {"a": 8, "b": 9}
-
-
-@pytest.mark.parametrize("content", ["", "{}", '[{"a": 1}]', "[1]"])
+@pytest.mark.parametrize("content", ["", "{}", '[{"a": 1}]', "[1]", "[" * 100_000])
 def test_other_files_are_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text(content)
-    if content == "{}":
-        assert read_results(tmp_path / "r.json") == []
-    else:
-        with pytest.raises(RequestError, match="is no file of results"):
-            read_results(tmp_path / "r.json")
+    with pytest.raises(RequestError, match="is no file of results"):
+        read_results(tmp_path / "r.json")
 
 
 def test_budgets_are_written_for_people() -> None:

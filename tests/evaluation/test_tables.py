@@ -7,8 +7,9 @@ import pytest
 from rich.console import Console
 
 from comdefend.evaluation import Report
-from comdefend.evaluation.results import Result, ThreatModel, wilson
+from comdefend.evaluation.results import Result, wilson
 from comdefend.evaluation.tables import caption, card, label, terminal_tables
+from comdefend.threat import ThreatModel
 
 
 def results(defences: list[str]) -> list[Result]:

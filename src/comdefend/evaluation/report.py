@@ -9,7 +9,7 @@ from typing import Any
 from comdefend.evaluation.checks import Check, made_at
 from comdefend.evaluation.evaluating import Report
 from comdefend.evaluation.plots import accuracy_plot, as_data_uri, as_png, curve_plot, example_plot
-from comdefend.evaluation.results import Result, write_checks, write_results
+from comdefend.evaluation.results import Result, read_checks, write_checks, write_results
 from comdefend.evaluation.store import CHECKS, RESULTS, Store
 from comdefend.evaluation.tables import (
     ADDED,
@@ -84,6 +84,9 @@ def write_report(
         write_checks(paths["checks"], report.checks)
     if store is not None:
         store.clear()
+    if not report.checks and (earlier := folder / CHECKS).is_file():  # they stay, for whoever goes on
+        Store(folder).keep(read_checks(earlier))
+        earlier.unlink()
     return paths
 
 

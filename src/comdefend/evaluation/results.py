@@ -293,7 +293,10 @@ def read_records(path: Path) -> list[Result | Check]:
             of = {"result": Result, "check": Check}[kind]
         except (ValueError, AttributeError, KeyError) as error:
             raise RequestError(f"{str(path)!r}, line {number}, is no record of an evaluation") from error
-        found.append(_validated(path, of, record, what=f"records (line {number})"))
+        made = _validated(path, of, record, what=f"records (line {number})")
+        if isinstance(made, Result):
+            _check_bits(path, number, made)
+        found.append(made)
     return found
 
 

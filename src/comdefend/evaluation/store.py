@@ -60,6 +60,7 @@ class Store:
         self.folder = folder
         self._results: dict[str, Result] = {}
         self._checks: dict[str, dict[str, Check]] = {}
+        self._anew = False  # whether what the folder holds goes with the first record that is kept
         self.reused = 0
         """How many results were found in it."""
         if folder is None:
@@ -87,11 +88,8 @@ class Store:
             )
         if resume:
             return cls(folder)
-        for name in (RESULTS, CHECKS):  # not to be gone on with after an interruption
-            (folder / name).unlink(missing_ok=True)
         empty = cls()
-        empty.folder = folder
-        empty.clear()
+        empty.folder, empty._anew = folder, True
         return empty
 
     def know(self, results: Iterable[Result]) -> None:
@@ -119,6 +117,8 @@ class Store:
             kind = "result" if isinstance(record, Result) else "check"
             lines.append(json.dumps({kind: asdict(record)}) + "\n")
         if self.folder is not None and lines:
+            if self._anew:
+                self.clear()
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / FINISHED).open("a") as file:
                 file.write("".join(lines))
@@ -129,6 +129,7 @@ class Store:
 
     def clear(self) -> None:
         """Remove what is only for going on: everything is done, and written elsewhere."""
+        self._anew = False
         if self.folder is not None:
             (self.folder / FINISHED).unlink(missing_ok=True)
             _remove(self.folder / BATCHES, "[0-9a-f]" * 16)

@@ -1,22 +1,25 @@
 """Attackers who know the defence, or only its answers: what they try, and what breaks what, as published."""
 
 import sys
+from collections.abc import Callable
 from math import log
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import comdefend
-from comdefend.attacks import PGD, AutoAttack, Square, SquareOfMeans
+from comdefend.attacks import Square, SquareOfMeans
 from comdefend.attacks.adaptive import gradient_modes
 from comdefend.data import ImageSet
 from comdefend.errors import MissingExtraError, RequestError
 from comdefend.evaluation import Report, ThreatModel, evaluate
-from comdefend.evaluation.judge import Situation
-from comdefend.evaluation.situations import MOST, best_together, black_box, white_box
+from comdefend.evaluation.modes import MAX_MODES, best_together, choose_modes
+from comdefend.evaluation.scenarios import Scenario, scenarios
+from comdefend.evaluation.spec import EvaluationSpec
 from comdefend.evaluation.worst_case import WORST
-from comdefend.purifiers import Chain, ComDefendPurifier, Purifier
+from comdefend.purifiers import Chain, ComDefendPurifier, Identity, Purifier
 from tests.conftest import TinyClassifier, tiny_model
 from tests.evaluation.killer import GradientKiller, Misleading
 
@@ -30,6 +33,22 @@ def accuracy(report: Report, *, defence: str, knowledge: str, attack: str = WORS
         if r.defence == defence and r.attack == attack and r.threat_model
         and r.threat_model.knowledge == knowledge
     )  # fmt: skip
+
+
+def tried_modes(
+    purifier: nn.Module, survive: Callable[[Scenario], Tensor]
+) -> tuple[list[str], tuple[str, ...]]:
+    """The modes that a trial on 200 images tries, and those that go on, where so many survive each."""
+    seen: list[str] = []
+
+    def scan(scenario: Scenario) -> Tensor:
+        assert scenario.trial
+        seen.append(scenario.mode)
+        return survive(scenario)
+
+    spec = EvaluationSpec(attacks=("pgd",), knowledge=("white-box",))
+    found = choose_modes(spec, {"tiny": purifier}, images=200, image=torch.rand(1, 3, 8, 8), scan=scan)
+    return seen, found["tiny", "linf"]
 
 
 def test_every_mode_of_a_purifier_is_shown(adaptive_report: Report) -> None:
@@ -71,7 +90,7 @@ def test_bpda_and_eot_break_what_they_are_published_to_break(
     """Athalye et al., 2018: bit-depth reduction and JPEG by BPDA, random resizing by EOT."""
     made = evaluate(
         "cifar10-resnet9-plain", defence, data=sample, attacks=["pgd"], epsilons=[BUDGET], limit=10,
-        knowledge=["white-box"], modes=[mode], draws=3, protocols=["fixed"], checks=False,
+        knowledge=["white-box"], modes=[mode], eot_samples=3, protocol=["fixed"], checks=False,
     )  # fmt: skip
     clean = next(r for r in made.results if r.defence == defence and r.threat_model is None)
     assert clean.accuracy > 0.7
@@ -83,8 +102,8 @@ def test_bpda_and_eot_break_what_they_are_published_to_break(
 def test_many_images_are_attacked_in_the_best_modes_only(
     sample: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("comdefend.evaluation.situations.SCAN", 7)
-    monkeypatch.setattr("comdefend.evaluation.situations.ALL_MODES", 7)
+    monkeypatch.setattr("comdefend.evaluation.modes.TRIAL_IMAGES", 7)
+    monkeypatch.setattr("comdefend.evaluation.modes.MAX_ALL_MODES", 7)
     made = evaluate(
         TinyClassifier(classes=10).eval(), {"tiny": ComDefendPurifier(tiny_model())}, data=sample,
         attacks=["pgd"], epsilons=[BUDGET], limit=14, knowledge=["white-box"], checks=False,
@@ -105,15 +124,13 @@ def test_many_images_are_attacked_in_the_best_modes_only(
 def test_modes_beside_the_best_are_tried_as_long_as_they_are_better(best: float, closer: set[float]) -> None:
     purifier = ComDefendPurifier(tiny_model())
 
-    def left(situation: Situation) -> Tensor:
-        kind, _, temperature = situation.mode.partition("tempered-")
+    def left(scenario: Scenario) -> Tensor:
+        kind, _, temperature = scenario.mode.partition("tempered-")
         return torch.tensor([9.0 if kind else abs(log(float(temperature) / best)), 1.0])
 
-    made = white_box(
-        TinyClassifier(classes=10), "tiny", purifier, [(PGD(), BUDGET)], modes=None, draws=1, images=200,
-        scan=left,
-    )  # fmt: skip
-    tried = {s.mode for s in made if s.trial} - set(gradient_modes(purifier))
+    made, kept = tried_modes(purifier, left)
+    assert len(kept) == 2
+    tried = set(made) - set(gradient_modes(purifier))
     assert {float(mode.removeprefix("tempered-")) for mode in tried} == closer
 
 
@@ -123,66 +140,72 @@ def test_modes_beside_the_second_are_tried_where_it_breaks_what_the_best_leaves(
     """
     purifier = ComDefendPurifier(tiny_model())
     left = {"surrogate": [0.0, 0.0, 1.0], "tempered-10": [1.0, 1.0, 0.0], "tempered-20": [0.0, 0.0, 0.0]}
-    made = white_box(
-        TinyClassifier(classes=10), "tiny", purifier, [(PGD(), BUDGET)], modes=None, draws=1, images=200,
-        scan=lambda situation: torch.tensor(left.get(situation.mode, [1.0, 1.0, 1.0])),
-    )  # fmt: skip
-    assert {s.mode for s in made if s.trial} - set(gradient_modes(purifier)) == {"tempered-5", "tempered-20"}
-    assert "tempered-20" in {s.mode for s in made if not s.trial}
+    made, kept = tried_modes(
+        purifier, lambda scenario: torch.tensor(left.get(scenario.mode, [1.0, 1.0, 1.0]))
+    )
+    assert set(made) - set(gradient_modes(purifier)) == {"tempered-5", "tempered-20"}
+    assert "tempered-20" in kept
 
 
 def test_nothing_is_looked_for_beside_a_mode_that_leaves_nothing() -> None:
     purifier = ComDefendPurifier(tiny_model())
-    made = white_box(
-        TinyClassifier(classes=10), "tiny", purifier, [(PGD(), BUDGET)], modes=None, draws=1, images=200,
-        scan=lambda situation: torch.full((2,), float(situation.mode != "tempered-50")),
-    )  # fmt: skip
-    assert {s.mode for s in made if s.trial} == set(gradient_modes(purifier))
+    made, kept = tried_modes(
+        purifier, lambda scenario: torch.full((2,), float(scenario.mode != "tempered-50"))
+    )
+    assert set(made) == set(gradient_modes(purifier))
+    assert kept[0] == "tempered-50"
 
 
-def test_slow_attacks_go_through_the_mode_whose_other_attacks_left_least() -> None:
-    """Ten steps break more in one of two modes, and the whole attack in the other."""
-    scanned = {"surrogate": [0.0, 0.0, 1.0], "identity": [1.0, 1.0, 0.0]}
-    in_full = {"surrogate": [1.0, 1.0, 1.0], "identity": [0.0, 1.0, 0.0]}
-
-    def left(situation: Situation) -> Tensor:
-        assert situation.threat_model is not None
-        if situation.threat_model.epsilon == 2 * BUDGET:
-            return torch.zeros(3)
-        found = scanned if situation.trial else in_full
-        return torch.tensor(found.get(situation.mode, [1.0, 1.0, 1.0]))
-
-    made = white_box(
-        TinyClassifier(classes=10), "tiny", ComDefendPurifier(tiny_model()),
-        [(AutoAttack(), BUDGET), (AutoAttack(norm="l2"), 0.5), (PGD(), BUDGET), (PGD(), 2 * BUDGET)],
-        modes=None, draws=1, images=200, scan=left,
-    )  # fmt: skip
-    whole = [(s.attack.name, s.mode) for s in made if s.attack and s.mode and not s.trial]
+def test_slow_attacks_go_through_the_best_mode_alone() -> None:
+    purifier = ComDefendPurifier(tiny_model())
+    spec = EvaluationSpec(attacks="autoattack,autoattack-l2,pgd", knowledge="white-box")  # type: ignore[arg-type]
+    modes = {("tiny", "linf"): ("surrogate", "identity"), ("tiny", "l2"): ("identity", "surrogate")}
+    made = scenarios(spec, {"tiny": purifier}, images=200, modes=modes)  # type: ignore[arg-type]
+    whole = [(s.attack.name, s.attack.norm, s.mode) for s in made if s.attack and s.mode]
     assert whole == [
-        *[("pgd", "surrogate"), ("pgd", "identity")] * 2,
-        ("autoattack", "identity"), ("autoattack-l2", "surrogate"),
+        ("pgd", "linf", "surrogate"), ("pgd", "linf", "identity"),
+        ("autoattack", "linf", "surrogate"), ("autoattack", "l2", "identity"),
     ]  # fmt: skip
 
 
+def test_scenarios_are_made_without_running_anything() -> None:
+    class Untouched(Purifier):
+        def purify(self, images: Tensor) -> Tensor:
+            raise AssertionError("a plan runs nothing")
+
+    asked: dict[str, Any] = {"attacks": "fgsm,cw,square", "knowledge": "gray-box,white-box,black-box"}
+    spec = EvaluationSpec(**asked, epsilons=(2 / 255, 8 / 255))
+    made = scenarios(spec, {"none": Identity(), "it": Untouched()}, images=500)
+    assert made == list(dict.fromkeys(made))
+    assert made[0].title == "clean"
+    gray = [s for s in made if s.threat_model and s.threat_model.knowledge == "gray-box"]
+    assert all(s.defences == ("none", "it") for s in gray)
+    assert [(s.attack.name, s.attack.protocol, s.limit) for s in gray if s.attack] == [
+        *[("fgsm", "fixed", None)] * 2, *[("fgsm", "minimal", None)] * 2, ("cw", "minimal", 100),
+    ]  # fmt: skip
+    white = {(s.defences, s.mode) for s in made if s.title.startswith("white-box: fgsm")}
+    assert white == {(("none",), "autograd"), (("it",), "autograd"), (("it",), "identity")}
+    assert {s.limit for s in made if s.title.startswith("black-box")} == {100}
+
+
 def test_a_random_defence_is_asked_by_a_square_that_no_lucky_answer_stops() -> None:
-    asked = Square(queries=7, reference="square:queries=7")
+    spec = EvaluationSpec(attacks="square:queries=7", knowledge="black-box", eot_samples=3)  # type: ignore[arg-type]
     for defence, kind in ((comdefend.load("resize-pad"), SquareOfMeans), (comdefend.load("jpeg"), Square)):
-        (made,) = black_box(TinyClassifier(classes=10), "it", defence, [(asked, BUDGET)], draws=3)
+        _, made = scenarios(spec, {"it": defence}, images=9)
+        assert made.attack is not None
         assert type(made.attack) is kind
         assert made.attack.title == "square:queries=7"
         assert made.attack.settings() == {"queries": 7}
+        assert made.target.eot_samples == (3 if kind is SquareOfMeans else 1)
 
 
 def test_a_search_that_always_finds_better_ends() -> None:
-    def left(situation: Situation) -> Tensor:
-        kind, _, temperature = situation.mode.partition("tempered-")
+    def left(scenario: Scenario) -> Tensor:
+        kind, _, temperature = scenario.mode.partition("tempered-")
         return torch.tensor([9.0 if kind else float(temperature)])
 
-    made = white_box(
-        TinyClassifier(classes=10), "tiny", ComDefendPurifier(tiny_model()), [(PGD(), BUDGET)], modes=None,
-        draws=1, images=200, scan=left,
-    )  # fmt: skip
-    assert MOST <= len({s.mode for s in made if s.trial}) <= MOST + 1
+    made, _ = tried_modes(ComDefendPurifier(tiny_model()), left)
+    assert MAX_MODES <= len(set(made)) <= MAX_MODES + 1
 
 
 def test_the_second_mode_is_the_one_that_adds_most() -> None:
@@ -206,12 +229,12 @@ def test_the_second_mode_is_the_one_that_adds_most() -> None:
 def test_slow_attacks_see_fewer_images_beside_attackers_who_know_more(
     knowledge: str, more: str, slow_limit: int, seen: int, sample: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("request", "worst_case"):
-        monkeypatch.setattr(f"comdefend.evaluation.{module}.FEW", 4)
+    few = EvaluationSpec(attacks="fgsm,apgd:steps=2" + more, knowledge=knowledge, protocol="fixed")  # type: ignore[arg-type]
+    object.__setattr__(few, "slow_limit", slow_limit)  # below what may be asked for, to be quick
+    monkeypatch.setattr(EvaluationSpec, "__post_init__", lambda _: None)
     found = evaluate(
-        TinyClassifier(classes=10).eval(), "feature-squeezing", data=sample,
-        attacks="fgsm,apgd:steps=2" + more, knowledge=knowledge, limit=6, slow_limit=slow_limit,
-        protocols="fixed", examples=0,
+        TinyClassifier(classes=10).eval(), "feature-squeezing", sample, few, limit=6, slow_limit=slow_limit,
+        examples=0,
     ).results  # fmt: skip
     slow = {r.n for r in found if r.attack in ("apgd:steps=2", more.removeprefix(","))}
     assert slow == {seen}
@@ -265,12 +288,15 @@ def test_what_is_differentiable_is_not_attacked_through_a_copy_of_itself(sample:
     [
         ({"knowledge": ["psychic"]}, "no knowledge 'psychic'"),
         ({"knowledge": ["white-box"], "modes": ["sideways"]}, "no gradient mode 'sideways'"),
-        ({"draws": 0}, "draws is 0"),
+        ({"eot_samples": 0}, "eot_samples is 0"),
         ({"attacks": ["pgd-l2"], "l2_epsilons": [0.0]}, "l2_epsilon is 0"),
-        ({"stand_ins": ["comdefent"]}, "did you mean comdefend"),
-        ({"sources": ["cifar10-resnet8"]}, "no weights named 'cifar10-resnet8'"),
-        ({"sources": ["fashion-mnist-resnet9"]}, "'fashion-mnist-resnet9'"),
-        ({"sources": "cifar10-resnet9", "knowledge": "white-box"}, "must name gray-box and is white-box"),
+        ({"surrogate_purifiers": ["comdefent"]}, "did you mean comdefend"),
+        ({"surrogate_classifiers": ["cifar10-resnet8"]}, "no weights named 'cifar10-resnet8'"),
+        ({"surrogate_classifiers": ["fashion-mnist-resnet9"]}, "'fashion-mnist-resnet9'"),
+        (
+            {"surrogate_classifiers": "cifar10-resnet9", "knowledge": "white-box"},
+            "must name gray-box and is white-box",
+        ),
     ],
 )
 def test_requests_that_cannot_be_met_are_refused(
@@ -283,13 +309,13 @@ def test_requests_that_cannot_be_met_are_refused(
 def test_images_made_behind_a_stand_in_are_tried_with_each_budget(sample: ImageSet) -> None:
     made = evaluate(
         TinyClassifier(classes=10).eval(), "feature-squeezing", data=sample,
-        attacks=["pgd-l2:steps=2", "fgsm"], protocols=["fixed"], epsilons=[BUDGET], limit=4,
-        stand_ins=["gaussian"],
+        attacks=["pgd-l2:steps=2", "fgsm"], protocol=["fixed"], epsilons=[BUDGET], limit=4,
+        surrogate_purifiers=["gaussian"],
     )  # fmt: skip
     moved = [r for r in made.results if r.via == "transfer from gaussian"]
     assert {(r.attack, r.defence, r.threat_model) for r in moved} == {
         (attack, defence, threat)
-        for attack, threat in (("pgd", ThreatModel("linf", BUDGET)), ("pgd-l2", ThreatModel("l2", 0.5)))
+        for attack, threat in (("pgd", ThreatModel("linf", BUDGET)), ("pgd", ThreatModel("l2", 0.5)))
         for defence in ("none", "feature-squeezing")
     }
 
@@ -307,8 +333,8 @@ def test_images_made_on_another_classifier_are_tried_too(sample: ImageSet) -> No
             return logits
 
     made = evaluate(
-        Turned(), "none", data=sample, attacks=["pgd", "pgd-l2"], protocols=["fixed"], epsilons=[BUDGET],
-        limit=50, sources=["cifar10-resnet9-plain"],
+        Turned(), "none", data=sample, attacks=["pgd", "pgd-l2"], protocol=["fixed"], epsilons=[BUDGET],
+        limit=50, surrogate_classifiers=["cifar10-resnet9-plain"],
     )  # fmt: skip
     moved, also = [r for r in made.results if r.via == "transfer from cifar10-resnet9-plain"]
     (own,) = [r for r in made.results if r.attack == "pgd" and not r.via]
