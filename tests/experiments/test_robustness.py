@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from typer.main import get_group
 
 from comdefend.atomic import write_json
 from comdefend.attacks import Norm
+from comdefend.cli import app
 from comdefend.data import ImageSet
 from comdefend.evaluation import Result, read_results, write_results
 from comdefend.evaluation.checks import Check
@@ -17,13 +19,12 @@ from comdefend.evaluation.checks.probe import L2
 from comdefend.evaluation.results import ThreatModel, pack
 from comdefend.evaluation.worst_case import worst_cases
 from comdefend.purifiers import JPEG
-from experiments.robustness import experiment, tables
+from experiments.robustness import evaluations, experiment, tables
 from experiments.robustness.shifted_jpeg import ShiftedJPEG
 from tests.experiments.records import N, everything, result
 
 
-def test_the_parts_of_an_evaluation_make_its_attacks() -> None:
-
+def test_the_jobs_of_an_evaluation_make_its_attacks() -> None:
     def made(one: Any) -> set[tuple[str, str, str]]:
         """Every attack that follows gradients of an attacker, and every one that asks of the last."""
         asking = ("square", "hopskipjump")
@@ -33,13 +34,27 @@ def test_the_parts_of_an_evaluation_make_its_attacks() -> None:
             for defence in one.defences if attack.startswith(asking) == (level == "black-box")
         }  # fmt: skip
 
-    for evaluation in experiment.EVALUATIONS.values():
-        parts = [made(part) for part in evaluation.parts().values()]
-        assert set().union(*parts) == made(evaluation)
-        assert sum(map(len, parts)) == len(made(evaluation))  # each once
-        for part in evaluation.parts().values():
-            norms = {"-l2" in attack for attack in part.attacks.split(",")}
-            assert part.knowledge != "white-box" or len(norms) == 1
+    for evaluation in evaluations.EVALUATIONS.values():
+        jobs = [made(job) for job in evaluation.jobs().values()]
+        assert set().union(*jobs) == made(evaluation)
+        assert sum(map(len, jobs)) == len(made(evaluation))  # each once
+        for job in evaluation.jobs().values():
+            norms = {"-l2" in attack for attack in job.attacks.split(",")}
+            assert job.knowledge != "white-box" or len(norms) == 1
+
+
+def test_the_command_line_knows_the_words_of_every_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluations, "official", lambda kind: f"{kind}.safetensors")
+    command = get_group(app).commands["evaluate"]
+    for evaluation in evaluations.EVALUATIONS.values():
+        for one in (evaluation, *evaluation.jobs().values()):
+            name, *words = one.words(tmp_path)
+            assert name == "evaluate"
+            options = command.make_context(name, words).params
+            assert tuple(options["defences"]) == one.defences
+            assert options["output"] == tmp_path
 
 
 def test_a_shifted_jpeg_compresses_on_another_grid(sample: ImageSet) -> None:
@@ -54,12 +69,12 @@ def test_a_shifted_jpeg_compresses_on_another_grid(sample: ImageSet) -> None:
 
 
 def test_an_evaluation_goes_on_as_it_began(tmp_path: Path) -> None:
-    assert experiment.begun_with(tmp_path) == {}
+    assert evaluations.options_so_far(tmp_path) == {}
     in_half = {"dtype": "bfloat16"}
     kept = [result("n", "c", 3, batch=500, fingerprint="1", defence_settings=in_half)]
     write_results(tmp_path / "parts.json", [*kept, result("n", "c", 3, attack="worst case")])
-    assert experiment.made_so_far(tmp_path) == kept
-    assert experiment.begun_with(tmp_path) == {"batch": "500", "dtype": "bfloat16"}
+    assert evaluations.results_so_far(tmp_path) == kept
+    assert evaluations.options_so_far(tmp_path) == {"batch": "500", "dtype": "bfloat16"}
 
 
 def test_an_evaluations_page_names_the_checks_that_fail(tmp_path: Path) -> None:
