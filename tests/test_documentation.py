@@ -16,6 +16,8 @@ from tests.conftest import ROOT, TinyClassifier
 
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MAX_BYTES = 7_200_000
+"""Bytes of committed results, in all."""
 RESULTS = sorted((ROOT / "experiments").glob("*/results/**/*.json"))
 
 
@@ -93,6 +95,16 @@ def test_the_readmes_python_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert scope["defended"](scope["images"]).shape == (2, 10)  # type: ignore[operator]
     assert len(scope["report"].results) == 10  # type: ignore[attr-defined]
     assert (tmp_path / "purified.png").is_file()
+
+
+def test_committed_results_are_small_and_json_or_figures() -> None:
+    words = ["git", "ls-files", "-z", "--", ":(glob)experiments/*/results/**"]
+    listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    files = [ROOT / name for name in listed.stdout.split("\0") if name]
+    if not files:
+        pytest.skip("this is no git checkout")
+    assert {file.suffix for file in files} <= {".json", ".png", ".svg"}
+    assert sum(file.stat().st_size for file in files if file.is_file()) <= MAX_BYTES
 
 
 def test_results_files_say_where_their_numbers_come_from() -> None:
