@@ -29,9 +29,10 @@ format: $(VENV)/installed-dev  ## mend what the style checker can mend
 
 install: $(VENV)/installed-dev  ## install for development, nothing else
 
-results: $(VENV)/installed-dev  ## measure again what the documentation quotes, and write its tables
-	$(BIN)/python benchmarks/measure.py
-	$(BIN)/python docs/tables.py
+results: $(VENV)/installed-dev  ## measure what the README quotes and has no results yet, and write all tables
+	$(BIN)/python -m experiments run reconstruction
+	$(BIN)/python -m experiments run gray_box
+	$(BIN)/python -m experiments render
 
 clean:  ## remove the environment and everything generated
 	rm -rf $(VENV) build dist site comdefend-demo comdefend-report reproduction .pytest_cache .ruff_cache .mypy_cache .hypothesis

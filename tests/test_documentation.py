@@ -15,10 +15,10 @@ from comdefend.cli import main
 from tests.conftest import ROOT, TinyClassifier
 
 README = (ROOT / "README.md").read_text()
-PAGES = [
-    ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")),
-    *sorted((ROOT / "docs" / "paper").glob("*.md")),
-]  # fmt: skip
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MAX_BYTES = 7_200_000
+"""Bytes of committed results, in all."""
+RESULTS = sorted((ROOT / "experiments").glob("*/results/**/*.json"))
 
 
 def commands() -> list[str]:
@@ -97,16 +97,21 @@ def test_the_readmes_python_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (tmp_path / "purified.png").is_file()
 
 
-def test_tables_are_those_of_the_results_files() -> None:
-    script = [sys.executable, str(ROOT / "docs" / "tables.py"), "--check"]
-    done = subprocess.run(script, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_committed_results_are_small_and_json_or_figures() -> None:
+    words = ["git", "ls-files", "-z", "--", ":(glob)experiments/*/results/**"]
+    listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    files = [ROOT / name for name in listed.stdout.split("\0") if name]
+    if not files:
+        pytest.skip("this is no git checkout")
+    assert {file.suffix for file in files} <= {".json", ".png", ".svg"}
+    assert sum(file.stat().st_size for file in files if file.is_file()) <= MAX_BYTES
 
 
 def test_results_files_say_where_their_numbers_come_from() -> None:
-    files = sorted((ROOT / "docs" / "results").rglob("*.json"))
-    assert files
-    for path in (path for path in files if not path.name.startswith("checks")):  # of the results beside them
+    assert RESULTS
+    for path in (
+        path for path in RESULTS if not path.name.startswith("checks")
+    ):  # of the results beside them
         content = json.loads(path.read_text())
         for record in content if isinstance(content, list) else [content]:
             for key in ("seed", "software", "hardware", "commit"):
@@ -119,7 +124,7 @@ def test_results_files_keep_to_the_published_schema(kind: str) -> None:
     validator = Draft202012Validator(schema)
     validator.check_schema(schema)
     seen = 0
-    for path in (ROOT / "docs" / "results").rglob("*.json"):
+    for path in RESULTS:
         content = json.loads(path.read_text())
         if isinstance(content, list) and path.name.startswith("checks") == (kind == "checks"):
             validator.validate(content)
@@ -128,10 +133,18 @@ def test_results_files_keep_to_the_published_schema(kind: str) -> None:
     assert seen > 3
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def anchors(page: Path) -> set[str]:
+    """What links to the headings of a page end with, after the #."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
-        assert (page.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text()):
+        path = page.parent / target if target else page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), f"{target}#{anchor}"
 
 
 def test_the_makefile_has_the_readmes_targets() -> None:

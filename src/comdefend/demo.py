@@ -36,7 +36,7 @@ PARTS = (
         "cifar10-resnet9", "comdefend:weights=cifar10-guided", ("fgsm", "bim"), ("fixed",), "guided",
         "For the attacker who spends his whole budget: a purifier of fewer bits, trained with the help of "
         "other classifiers. The one here took no part in it and was not changed. Before some it does less: "
-        "docs/untouched.md.",
+        "docs/guided.md.",
     ),
 )  # fmt: skip
 

@@ -82,7 +82,7 @@ def test_defend_takes_references_and_refuses_what_is_none(tiny_classifier: nn.Mo
 
 
 def test_an_unknown_name_lists_weights_and_purifiers_alike() -> None:
-    with pytest.raises(RequestError, match="did you mean jpeg.*cifar10-guided") as error:
+    with pytest.raises(RequestError, match=r"did you mean jpeg.*cifar10-guided") as error:
         load("jpge")
     assert "feature-squeezing" in str(error.value)
     with pytest.raises(RequestError, match=r"'runs/mine/weights.safetensors': there is no such file"):

@@ -199,7 +199,7 @@ def _prepared(
             surrogate_purifiers=others, surrogate_classifiers=elsewhere,
         )  # fmt: skip
         if spec.device == "cpu" and spec.gradient_based():
-            start, batch, truth = next(judge.batches())
+            _, batch, truth = next(judge.batches())
             torch.set_num_threads(fastest_threads(lambda: gradient(network, batch[:50], Goal(truth[:50]))))
         yield Run(judge, name, store=store, progress=progress, examples=spec.examples), images, classes
 

@@ -105,6 +105,10 @@ class Store:
         self.reused += found is not None
         return found
 
+    def results(self) -> list[Result]:
+        """All finished results, without the worst cases, which follow from them."""
+        return list(self._results.values())
+
     def checks(self, key: str) -> list[Check]:
         """The lines of one check, in their order."""
         return list(self._checks.get(key, {}).values())

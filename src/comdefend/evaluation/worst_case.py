@@ -42,19 +42,25 @@ def worst_cases(results: Sequence[Result]) -> list[Result]:
     return found
 
 
+def counts(result: Result) -> bool:
+    """Whether an attack was given the images of its attacker, and not a few to try something."""
+    return not result.trial and result.mode != ESTIMATED and result.attack != WORST
+
+
 def _within(result: Result, norm: Norm, epsilon: float, knowledge: Knowledge) -> bool:
-    """Whether an attacker with this budget and knowledge could have made these images, of all that they were
-    given: trials of modes, and estimated gradients, are of a few images.
-    """
+    """Whether an attacker with this budget and knowledge could have made these images."""
     threat = result.threat_model
     if threat is None or threat.norm != norm or threat.epsilon is None or threat.epsilon > epsilon + 1e-9:
         return False
-    whole = not result.trial and result.mode != ESTIMATED and result.attack != WORST
-    return whole and threat.knowledge in POWERS[knowledge]
+    return counts(result) and threat.knowledge in POWERS[knowledge]
 
 
 def worst_of(clean: Result, within: Sequence[Result], threat: ThreatModel) -> Result:
-    """What survives each of some attacks, image by image, of the images that every one of them was given."""
+    """What survives each of some attacks, image by image, of the images that every one of them was given.
+
+    Trials of modes and estimated gradients are of a few images, and do not count.
+    """
+    within = [r for r in within if counts(r)]
     count = min(r.n for r in within)
     right = clean.shares[:count]
     for result in within:
