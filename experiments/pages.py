@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from comdefend.evaluation import Result
+from comdefend.evaluation import EvaluationSpec, Result
 from comdefend.evaluation.checks import Check
 from experiments.experiment import load, template
 from experiments.resources import ROOT
@@ -21,6 +21,7 @@ README = ROOT / "README.md"
 SCHEMAS: dict[str, tuple[str, Any]] = {
     "results": ("Results of comdefend", list[Result]),
     "checks": ("Checks of an evaluation of comdefend", list[Check]),
+    "request": ("What an evaluation of comdefend is asked for", EvaluationSpec),
 }
 """Titles and kinds of records, by the name of their file in docs."""
 

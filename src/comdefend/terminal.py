@@ -104,7 +104,8 @@ def show_report(report: "Report", paths: dict[str, Path], as_json: bool) -> None
 
     if as_json:
         results, checks = map(asdict, report.results), map(asdict, report.checks)
-        print(json.dumps({"results": list(results), "checks": list(checks), "notes": report.notes}))
+        document = {"results": list(results), "checks": list(checks), "notes": report.notes}
+        print(json.dumps({"request": asdict(report.spec) if report.spec else None, **document}))
         return
     console = Console()
     for part in shown(report.results, report.checks, report.notes, width=console.width):

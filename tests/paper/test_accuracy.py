@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from comdefend import evaluation
 from comdefend.attacks import FGSM
 from comdefend.cli import main
 from comdefend.errors import RequestError, WorkError
-from comdefend.evaluation import Result, read_results
+from comdefend.evaluation import Result, Store, read_results
+from comdefend.evaluation.judge import Judge
 from comdefend.paper import EXPERIMENTS, accuracy, check_experiment
 from comdefend.paper.accuracy import Outcome, cells_of, run_table
 from comdefend.paper.numbers import ACCURACY_TABLES, TABLE5, AccuracyTable, Row
@@ -64,10 +64,7 @@ def test_every_cell_of_every_row_that_can_be_run_is_there(outcome: Outcome) -> N
 def test_what_is_in_the_file_is_not_run_again(
     outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("nothing is left to run")
-
-    monkeypatch.setattr(accuracy, "evaluate", refuse)
+    monkeypatch.setattr(Judge, "run", lambda *_, **__: pytest.fail("nothing is left to run"))
     again = run_table(TINY, FEW, output=tmp_path)
     assert again.results == outcome.results
 
@@ -76,7 +73,7 @@ def test_what_another_table_has_is_not_run_again(tmp_path: Path, monkeypatch: py
     one, two = (replace(TINY, name=name, rows=(TINY.rows[0], TINY.rows[3])) for name in ("one", "two"))
     monkeypatch.setitem(ACCURACY_TABLES, "small", (one, two))
     first = run_table(one, FEW, output=tmp_path)
-    monkeypatch.setattr(accuracy, "evaluate", lambda *_, **__: pytest.fail("run again"))
+    monkeypatch.setattr(Judge, "run", lambda *_, **__: pytest.fail("run again"))
     assert run_table(two, FEW, output=tmp_path).results == first.results
     assert read_results(tmp_path / "two.json") == read_results(tmp_path / "one.json")
 
@@ -91,7 +88,7 @@ def test_what_depends_on_a_change_is_run_again(
     elif change == "seed":
         settings = replace(FEW, seed=1)
     elif change == "attack":
-        monkeypatch.setattr(FGSM, "version", 99)
+        monkeypatch.setattr(FGSM, "settings", lambda _: {"strength": 2})
     elif change == "weights":
         monkeypatch.setenv("TEST_NET_SCALE", "0.9")
     elif change == "settings":
@@ -105,7 +102,7 @@ def test_what_depends_on_a_change_is_run_again(
     }
     everything = {(c.row.defence, c.attack, c.protocol) for c, _ in after.results}
     expected = {
-        "attack": {(d, "fgsm", "fixed") for d in ("none", "smoothing", "blur")},
+        "attack": {cell for cell in everything if cell[1] == "fgsm"},
         "settings": {cell for cell in everything if cell[0] == "blur"},
     }.get(change, everything)
     assert changed == expected
@@ -138,27 +135,33 @@ def test_other_images_under_the_same_name_are_run_again(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_leaves_every_finished_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, int]] = []
+    fixed = replace(FEW, protocols=("fixed",))
+    kept: list[str] = []
+    keep = Store.keep
 
-    def die(*arguments: Any, **options: Any) -> object:
-        asked.append((options["attacks"][0], len(options["epsilons"])))
+    def die(store: Store, records: Sequence[Result]) -> None:
+        keep(store, records)
+        kept.extend(record.attack for record in records)
+        if "fgsm" in kept:
+            raise WorkError("the power went out after the first budget")
 
-        def keep(results: Sequence[Result]) -> None:
-            options["keep"](results)
-            if len(asked) == 2:
-                raise WorkError("the power went out after the first budget")
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "keep", die)
+        with pytest.raises(WorkError):
+            run_table(TINY, fixed, output=tmp_path)
+    assert kept == ["none", "none", "fgsm", "fgsm"]  # of two rows with one classifier
+    attacked: list[int] = []
+    plain = FGSM.run
 
-        return evaluation.evaluate(*arguments, **{**options, "keep": keep})
+    def counted(*given: Any) -> Any:
+        attacked.append(1)
+        return plain(*given)
 
-    monkeypatch.setattr(accuracy, "evaluate", die)
-    with pytest.raises(WorkError):
-        run_table(TINY, FEW, output=tmp_path)
-    assert asked == [("none", 1), ("fgsm", 2)]
-    assert len(read_results(tmp_path / "tiny.json")) == 2 + 2  # of two rows with one classifier
-    whole = run_table(TINY, FEW, output=tmp_path)
-    assert len(whole.results) == 18
-    assert asked[2] == ("fgsm", 1)  # the other budget
-    assert len(asked) == 2 * 4 + 1  # two classifiers; clean, FGSM twice and C&W; FGSM once more
+    monkeypatch.setattr(FGSM, "run", counted)
+    whole = run_table(TINY, fixed, output=tmp_path)
+    assert len(whole.results) == 9
+    assert len(attacked) == 2 * 2 - 1  # two budgets of two classifiers, and one is there
+    assert not (tmp_path / "tiny.part").exists()
 
 
 def test_rows_for_training_are_left_out_with_a_classifier_of_ones_own(tmp_path: Path) -> None:

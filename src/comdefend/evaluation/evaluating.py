@@ -60,6 +60,8 @@ class Report:
     examples: list[Example] = field(default_factory=list)
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    spec: EvaluationSpec | None = None
+    """What was asked for."""
 
     def __str__(self) -> str:
         """The tables and the threat model, as the command line shows them."""
@@ -123,7 +125,7 @@ def evaluate(
             notes += spec.lacking()
         if len(run.store) and not run.store.reused and run.known_before:
             notes.append("Nothing of what was kept fits these settings: all was run anew.")
-        return Report(results, checks, pictures, images.classes, tuple(notes))
+        return Report(results, checks, pictures, images.classes, tuple(notes), spec)
 
 
 def plan(

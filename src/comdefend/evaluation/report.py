@@ -3,6 +3,7 @@
 import html
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ not others broke them, too.</p>
 {_situations(results)}
 {f"<ul>{flags}</ul>" if flags else ""}
 {sections}
-{_again(results, command)}
+{_again(report, command)}
 <footer>seed {first.seed}, commit {html.escape(commits)}; {html.escape(facts)}</footer>
 </body></html>
 """
@@ -192,8 +193,9 @@ def _flags(results: Sequence[Result]) -> list[str]:
     )
 
 
-def _again(results: Sequence[Result], command: str) -> str:
+def _again(report: Report, command: str) -> str:
     """Every setting that is needed to run it again."""
+    results = report.results
     attacks: dict[str, dict[str, Any]] = {}
     for r in results:
         if r.threat_model and r.attack != WORST:
@@ -208,12 +210,9 @@ def _again(results: Sequence[Result], command: str) -> str:
         for r in results
     }
     first = results[0]
+    asked = asdict(report.spec) if report.spec else {"seed": first.seed, "device": first.device or "cpu"}
     whole = {
-        "evaluation": {
-            "seed": first.seed,
-            "batch": first.batch or "not known",
-            "device": first.device or "cpu",
-        },
+        "evaluation": {**asked, "batch": first.batch or "not known"},
         "classifier": {"digest": first.digests.get("classifier", "not known")},
     }
     lines = [
