@@ -89,7 +89,7 @@ def purify(
     device: Device = "cpu",
     json_: Json = False,
 ) -> None:
-    """Purify image files: PNG, JPEG, WebP, TIFF, BMP, of up to 134 million pixels (about 4 GB of memory).
+    """Purify image files: PNG, JPEG, WebP, TIFF, BMP, of up to 90 million pixels (4.5 GB of memory).
 
     The EXIF orientation is applied, alpha is kept, and a colour profile of up to 1 MB where it is one of the
     output's kind of pixels; other metadata is dropped. Links are followed. A random purifier draws anew in

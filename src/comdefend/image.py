@@ -27,8 +27,8 @@ FORMATS = {
 }  # fmt: skip
 """Formats by suffix, read and written; nothing else is opened. All are written without loss but JPEG."""
 
-MAX_PIXELS = 2**27
-"""Pixels of the largest image that is read, 134 million: about 4 GB of memory to purify one in colour."""
+MAX_PIXELS = 90_000_000
+"""Pixels of the largest image that is read: to purify one in colour takes about 4.5 GB of memory."""
 
 MAX_BYTES = 2**30
 """Bytes of the largest image file that is read."""
@@ -72,7 +72,8 @@ def open_image(source: Path | bytes, label: str) -> Image.Image:
     frames, 16 bits for each colour, more than `MAX_PIXELS` pixels or more than `MAX_BYTES` bytes. A JPEG
     that ends early but properly is read: its decoder fills the rest.
     """
-    with _opened(source, label) as (image, content):
+    content = _content(source, label)
+    with _opened(content, label) as image:
         frames = getattr(image, "n_frames", 1)
         # The further frames of a telephone's JPEG (MPO) are previews and depth maps.
         if frames > 1 and image.format != "MPO":
@@ -90,31 +91,48 @@ def open_image(source: Path | bytes, label: str) -> Image.Image:
         if not complete:
             raise RequestError(f"{label} is cut off: it holds less than {image.width}x{image.height} pixels")
         image.load()
-        return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
+        return image
 
 
 def is_grey(source: Path | bytes, label: str) -> bool:
     """Whether an image file has no colours, by its header alone; refuses as `open_image` does."""
-    with _opened(source, label) as (image, _):
+    with _opened(source, label) as image:
         return image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16")
 
 
-@contextmanager
-def _opened(source: Path | bytes, label: str) -> Iterator[tuple[ImageFile.ImageFile, bytes]]:
-    """An image whose pixels are not decoded yet, and its file's content. All that is read is opened here."""
+def _content(source: Path | bytes, label: str) -> bytes:
+    """An image file's content, from memory or a path: decoded the same way, since Pillow maps some files and
+    checks other things then.
+    """
     try:
-        content = source if isinstance(source, bytes) else _content(source)
-        if len(content) > MAX_BYTES:
-            raise RequestError(f"{label} has more than {MAX_BYTES:,} bytes, the most that is read")
-        # Pillow warns of sizes, which are bounded here, and of metadata, which is dropped. From memory also
-        # where there is a file: Pillow checks other things of what it maps.
+        if isinstance(source, Path):
+            with source.open("rb") as file:
+                source = file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise RequestError(f"{label}: there is no such file") from error
+    except OSError as error:
+        raise RequestError(f"{label} cannot be read: {error.strerror}") from error
+    if len(source) > MAX_BYTES:
+        raise RequestError(f"{label} has more than {MAX_BYTES:,} bytes, the most that is read")
+    return source
+
+
+@contextmanager
+def _opened(source: Path | bytes, label: str) -> Iterator[ImageFile.ImageFile]:
+    """An image whose pixels are not decoded yet. All that is read is opened here."""
+    try:
+        # Pillow warns of sizes, which are bounded here, and of metadata, which is dropped.
         with (
             warnings.catch_warnings(action="ignore"),
-            Image.open(BytesIO(content), formats=sorted(set(FORMATS.values()))) as image,
+            Image.open(
+                BytesIO(source) if isinstance(source, bytes) else source,
+                formats=sorted(set(FORMATS.values())),
+            ) as image,
         ):
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
-            yield image, content
+            yield image
     except RequestError:
         raise
     except Image.DecompressionBombError as error:
@@ -124,7 +142,8 @@ def _opened(source: Path | bytes, label: str) -> Iterator[tuple[ImageFile.ImageF
     except FileNotFoundError as error:
         raise RequestError(f"{label}: there is no such file") from error
     except UnidentifiedImageError as error:
-        kind = next((kind for start, kind in _BEGINNINGS.items() if content.startswith(start)), None)
+        beginning = _content(source, label)[:4]
+        kind = next((kind for start, kind in _BEGINNINGS.items() if beginning.startswith(start)), None)
         if kind:
             raise RequestError(
                 f"{label} begins as a {kind} but is damaged, or of a kind that is not read: "
@@ -143,11 +162,6 @@ def _opened(source: Path | bytes, label: str) -> Iterator[tuple[ImageFile.ImageF
 
 
 _BEGINNINGS = {b"\x89PNG": "PNG", b"\xff\xd8": "JPEG", b"RIFF": "WebP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
-
-
-def _content(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(MAX_BYTES + 1)
 
 
 def _png_is_complete(content: bytes) -> bool:

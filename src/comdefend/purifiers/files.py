@@ -68,7 +68,7 @@ def purify_image(
 
     `purifier` is a module or a reference. Alpha is kept, and a colour profile that is one of the output's
     kind of pixels; other metadata is not. The EXIF orientation is applied. At most
-    `comdefend.image.MAX_PIXELS` pixels are read, 134 million: about 4 GB of memory.
+    `comdefend.image.MAX_PIXELS` pixels are read, 90 million: about 4.5 GB of memory.
 
     Raises `RequestError` for an unreadable source, an unknown suffix, a target that cannot be written, or an
     existing one without `overwrite`.
