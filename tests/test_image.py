@@ -189,6 +189,23 @@ def test_an_image_without_all_of_its_rows_is_refused_both_ways(content: bytes, t
             read_picture(source, name="a")
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("size", [(40, 40), (33, 47)])
+def test_a_jpeg_that_ends_early_is_refused_and_a_plain_one_is_not(mode: str, size: tuple[int, int]) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    for image in (Image.fromarray(values), Image.new("RGB", size, "teal")):
+        buffer = BytesIO()
+        image.convert(mode).save(buffer, format="JPEG")
+        assert read_picture(buffer.getvalue()).pixels.shape[2:] == (size[1], size[0])
+    Image.fromarray(values).convert(mode).save(buffer := BytesIO(), format="JPEG")
+    content = buffer.getvalue()
+    taller = bytearray(content)
+    struct.pack_into(">H", taller, content.index(b"\xff\xc0") + 5, 2 * size[1])
+    for damaged in (bytes(taller), content[: len(content) * 3 // 4] + b"\xff\xd9"):
+        with pytest.raises(RequestError, match="cut off"):
+            read_picture(damaged)
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
 def test_an_image_with_all_of_its_rows_is_not(mode: str, image_file: Writer) -> None:
     for name in ("a.png", *(("a.tiff",) if mode != "LA" else ())):

@@ -69,8 +69,7 @@ def open_image(source: Path | bytes, label: str) -> Image.Image:
     """Decode an image file, or its bytes, as Pillow's image, upright; `label` names it in errors.
 
     Raises `RequestError` for what is no image, is damaged, does not hold all of its pixels, has several
-    frames, 16 bits for each colour, more than `MAX_PIXELS` pixels or more than `MAX_BYTES` bytes. A JPEG
-    that ends early but properly is read: its decoder fills the rest.
+    frames, 16 bits for each colour, more than `MAX_PIXELS` pixels or more than `MAX_BYTES` bytes.
     """
     content = _content(source, label)
     with _opened(content, label) as image:
@@ -84,13 +83,13 @@ def open_image(source: Path | bytes, label: str) -> Image.Image:
                 f"{label} has 16 bits for each colour, which would be cut to 8; "
                 "convert it to 8 bits first (16-bit grey is handled)"
             )
-        if image.format == "PNG":
+        complete = image.format != "TIFF" or _tiff_is_complete(image, len(content))  # before it is decoded
+        if complete and image.format == "PNG":
             complete = _png_is_complete(content)
-        else:
-            complete = image.format != "TIFF" or _tiff_is_complete(image, len(content))
-        if not complete:
+        if complete:
+            image.load()
+        if not complete or (image.format == "JPEG" and not _jpeg_is_complete(image, content)):
             raise RequestError(f"{label} is cut off: it holds less than {image.width}x{image.height} pixels")
-        image.load()
         ImageOps.exif_transpose(image, in_place=True)
         return image
 
@@ -182,6 +181,22 @@ def _png_is_complete(content: bytes) -> bool:
             data = inflate.unconsumed_tail
         position += length + 12
     return missing <= len(inflate.flush(2**20)) if missing > 0 else True
+
+
+def _jpeg_is_complete(image: ImageFile.ImageFile, content: bytes) -> bool:
+    """Whether a decoded JPEG's data reaches its last pixel.
+
+    The decoder fills what is missing with one colour. Where the last block has a single one, more data before
+    the end mark tells: a complete image ignores it.
+    """
+    values = np.asarray(image)
+    height, width = values.shape[:2]
+    last = values[(height - 1) // 8 * 8 :, (width - 1) // 8 * 8 :]
+    if (last != last[-1, -1]).any():
+        return True
+    end = content.rfind(b"\xff\xd9")
+    with Image.open(BytesIO(content[:end] + b"\x55" * 64 + content[end:]), formats=["JPEG"]) as longer:
+        return np.array_equal(np.asarray(longer), values)
 
 
 _ADAM7 = (
