@@ -15,6 +15,7 @@ from PIL import Image
 
 import comdefend
 from comdefend import zoo
+from comdefend.atomic import output_folder
 from comdefend.attacks import FGSM
 from comdefend.cli import main
 from comdefend.errors import WorkError
@@ -97,6 +98,28 @@ def test_purify_an_existing_output_exits_with_2_and_overwrite_replaces_it(
     assert (tmp_path / "b.png").read_bytes() == before
     assert run(*arguments, "--overwrite") == 0
     assert (tmp_path / "b.png").read_bytes() != before
+
+
+def test_purify_names_what_it_left_out_and_exits_with_0_only_when_all_was_done(
+    image_file: Writer, tmp_path: Path, tiny_weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image_file("in/a.png")
+    (tmp_path / "in" / "notes.txt").touch()
+    arguments = ("purify", tmp_path / "in", "--purifier", tiny_weights)
+    assert run(*arguments, "-o", tmp_path / "out") == 0
+    assert "left out, since they are no images: 1 .txt" in capsys.readouterr().err
+    Image.new("L", (4, 4)).save(tmp_path / "in" / "b.gif")
+    assert run(*arguments, "-o", tmp_path / "again") == 1
+    assert "b.gif is not an image that can be read" in capsys.readouterr().err
+
+
+def test_purify_into_a_folder_where_another_is_at_work_exits_with_2(
+    image_file: Writer, tmp_path: Path, tiny_weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image_file("in/a.png")
+    with output_folder(tmp_path / "out"):
+        assert run("purify", tmp_path / "in", "-o", tmp_path / "out", "--purifier", tiny_weights) == 2
+    assert "is at work there" in capsys.readouterr().err
 
 
 def test_purify_draws_the_same_again_with_a_seed_only(image_file: Writer, tmp_path: Path) -> None:
@@ -364,6 +387,9 @@ def test_models_lists_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:
         (["purify", "../text.png", "-o", "out.png", "--purifier", "none"], "is not an image"),
         (["train", "folder"], "give data=PATH"),
         (["purify", "", "-o", "out"], "an empty name"),
+        (["purify", ".", "-o", "here.png/out"], "'here.png' is a file"),
+        (["purify", "here.png", "-o", "here.png/a.png"], "it is a file"),
+        (["purify", "here.png", "-o", "/proc/out"], "cannot be a folder"),
         (["purify", ".", "-o", "out", "--device", "nowhere"], "device 'nowhere' cannot be used"),
         (["train", "cifar10", "steps=["], "the value is no YAML"),
         (["evaluate", "--classifier", "x", "--data", "y", "--epsilons", ","], "--epsilons is empty"),

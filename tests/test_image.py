@@ -18,6 +18,7 @@ from comdefend.image import (
     Picture,
     apply_tiled,
     code_picture,
+    is_grey,
     picture_grid,
     read_picture,
     tiles,
@@ -87,14 +88,162 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     assert read_picture(tmp_path / "turned.jpg").pixels.shape == (1, 3, 10, 4)
 
 
-def test_colour_profile_is_kept_and_other_metadata_dropped(tmp_path: Path) -> None:
+def profile(space: bytes, size: int = 128) -> bytes:
+    """The header of a colour profile of a kind of pixels, and no more that counts."""
+    return (b"\0" * 16 + space).ljust(size, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("mode", "space", "format", "kept"),
+    [
+        ("RGB", b"RGB ", "PNG", True),
+        ("RGB", b"RGB ", "WEBP", True),
+        ("L", b"GRAY", "PNG", True),
+        ("L", b"GRAY", "TIFF", True),
+        ("L", b"GRAY", "WEBP", False),  # which has no grey
+        ("L", b"RGB ", "WEBP", False),  # not that of its own pixels
+        ("RGB", b"GRAY", "PNG", False),
+        ("RGB", b"CMYK", "PNG", False),
+    ],
+)
+def test_a_colour_profile_is_kept_where_it_fits_the_pixels(
+    mode: str, space: bytes, format: str, kept: bool, tmp_path: Path
+) -> None:
     exif = Image.Exif()
     exif[0x010F] = "a camera"
-    Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg", exif=exif, icc_profile=b"a profile")
+    Image.new(mode, (4, 4)).save(tmp_path / "a.jpg", exif=exif, icc_profile=profile(space))
+    write_picture(read_picture(tmp_path / "a.jpg"), tmp_path / "b", format=format)
+    written = Image.open(tmp_path / "b")
+    assert written.info.get("icc_profile") == (profile(space) if kept else None)
+    assert 0x010F not in written.getexif()
+
+
+def test_grey_with_a_transparent_value_stays_grey_with_its_profile(tmp_path: Path) -> None:
+    grey = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4))
+    grey.save(tmp_path / "a.png", transparency=5, icc_profile=profile(b"GRAY"))
+    picture = read_picture(tmp_path / "a.png")
+    assert picture.pixels.shape == (1, 1, 4, 4)
+    assert picture.alpha is not None
+    assert np.flatnonzero(picture.alpha == 0).tolist() == [5]
+    assert picture.profile == profile(b"GRAY")
+
+
+def test_what_is_written_can_be_read_whatever_the_profiles_size(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg", icc_profile=profile(b"RGB ", 2_000_000))
     write_picture(read_picture(tmp_path / "a.jpg"), tmp_path / "b.png", format="PNG")
-    written = Image.open(tmp_path / "b.png")
-    assert written.info["icc_profile"] == b"a profile"
-    assert not written.getexif()
+    assert read_picture(tmp_path / "b.png").profile is None
+
+
+@pytest.mark.parametrize(
+    "content", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"P6 1 1 255\nabc"]
+)
+def test_only_the_formats_that_are_named_are_opened(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    Image.new("L", (4, 4)).save(tmp_path / "b.gif")
+    for source in (content, tmp_path / "a.png", tmp_path / "b.gif"):
+        with pytest.raises(RequestError, match="not an image that can be read"):
+            read_picture(source)
+        with pytest.raises(RequestError, match="not an image that can be read"):
+            is_grey(source, "it")
+
+
+def png(
+    width: int, height: int, rows: bytes, *more: tuple[bytes, bytes], kind: int = 0, interlaced: int = 0
+) -> bytes:
+    """A PNG of 8 bits with these rows, whatever its header says, and more chunks before them."""
+    header = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, interlaced)
+    chunks = ((b"IHDR", header), *more, (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    )
+
+
+def tiff(width: int, height: int, content: bytes, *, compression: str = "raw") -> bytes:
+    """A grey TIFF whose header says another height than its pixels have."""
+    buffer = BytesIO()
+    image = Image.frombytes("L", (width, len(content) // width), content)
+    image.save(buffer, format="TIFF", compression=compression)
+    found = bytearray(buffer.getvalue())
+    (start,) = struct.unpack_from("<I", found, 4)
+    for entry in range(struct.unpack_from("<H", found, start)[0]):
+        place = start + 2 + 12 * entry
+        if struct.unpack_from("<H", found, place)[0] == 257:
+            struct.pack_into("<HII", found, place + 2, 4, 1, height)
+    return bytes(found)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        png(4, 9, bytes(5 * 8)),
+        png(4, 9, bytes(5 * 8), kind=3),
+        tiff(4, 9, bytes(4 * 8)),
+        tiff(4, 9, bytes(4 * 8), compression="tiff_deflate"),
+    ],
+)
+def test_an_image_without_all_of_its_rows_is_refused_both_ways(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(content)
+    for source in (content, tmp_path / "a"):
+        with pytest.raises(RequestError, match="a is cut off: it holds less than 4x9 pixels"):
+            read_picture(source, name="a")
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("size", [(40, 40), (33, 47)])
+def test_a_jpeg_that_ends_early_is_refused_and_a_plain_one_is_not(mode: str, size: tuple[int, int]) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    for image in (Image.fromarray(values), Image.new("RGB", size, "teal")):
+        buffer = BytesIO()
+        image.convert(mode).save(buffer, format="JPEG")
+        assert read_picture(buffer.getvalue()).pixels.shape[2:] == (size[1], size[0])
+    Image.fromarray(values).convert(mode).save(buffer := BytesIO(), format="JPEG")
+    content = buffer.getvalue()
+    taller = bytearray(content)
+    struct.pack_into(">H", taller, content.index(b"\xff\xc0") + 5, 2 * size[1])
+    for damaged in (bytes(taller), content[: len(content) * 3 // 4] + b"\xff\xd9"):
+        with pytest.raises(RequestError, match="cut off"):
+            read_picture(damaged)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_an_image_with_all_of_its_rows_is_not(mode: str, image_file: Writer) -> None:
+    for name in ("a.png", *(("a.tiff",) if mode != "LA" else ())):
+        assert read_picture(image_file(name, mode=mode)).pixels.shape[2:] == (9, 12)
+
+
+def test_an_interlaced_image_is_measured_by_its_passes() -> None:
+    # 4 x 5 pixels, pass after pass: columns and rows.
+    passes = [(1, 1), (1, 1), (1, 2), (2, 1), (2, 3), (4, 2)]
+    rows = b"".join((b"\0" + b"\x80" * columns) * lines for columns, lines in passes)
+    whole, short = png(4, 5, rows, interlaced=1), png(4, 5, rows[:-1], interlaced=1)
+    assert read_picture(whole).pixels.shape == (1, 1, 5, 4)
+    with pytest.raises(RequestError, match="cut off"):
+        read_picture(short)
+
+
+@pytest.mark.parametrize("side", [9_487, 13_300, 60_000])
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(side: int) -> None:
+    with pytest.raises(RequestError, match="a has more than 90,000,000 pixels"):
+        read_picture(png(side, side, b""), name="a")
+
+
+def test_a_file_of_too_many_bytes_is_refused(monkeypatch: pytest.MonkeyPatch, image_file: Writer) -> None:
+    path = image_file("a.png")
+    monkeypatch.setattr("comdefend.image.MAX_BYTES", path.stat().st_size)
+    assert read_picture(path).pixels.shape == (1, 3, 9, 12)
+    monkeypatch.setattr("comdefend.image.MAX_BYTES", path.stat().st_size - 1)
+    with pytest.raises(RequestError, match="has more than"):
+        read_picture(path)
+
+
+def test_reasons_are_sentences() -> None:
+    text = (b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**21)))
+    with pytest.raises(RequestError, match="a carries more text"):
+        read_picture(png(4, 4, bytes(20), text), name="a")
+    broken = png(4, 4, bytes(20), (b"tEXt", b"Comment\0one")).replace(b"one", b"two")
+    with pytest.raises(RequestError, match=r"a begins as a PNG but is damaged.*checksum"):
+        read_picture(broken, name="a")
 
 
 def test_cmyk_is_refused_with_a_sentence(image_file: Writer) -> None:

@@ -90,10 +90,11 @@ def purify(
     device: Device = "cpu",
     json_: Json = False,
 ) -> None:
-    """Purify image files of any size: PNG, JPEG, WebP, TIFF, BMP.
+    """Purify image files: PNG, JPEG, WebP, TIFF, BMP, of up to 90 million pixels (4.5 GB of memory).
 
-    The EXIF orientation is applied, alpha and colour profile are kept, other metadata is dropped. A random
-    purifier draws anew in each run, unless it has a seed.
+    The EXIF orientation is applied, alpha is kept, and a colour profile of up to 1 MB where it is one of the
+    output's kind of pixels; other metadata is dropped. Links are followed. A random purifier draws anew in
+    each run, unless it has a seed.
     """
     from comdefend import purifiers
     from comdefend.device import find_device
@@ -102,8 +103,8 @@ def purify(
 
     if json_ and output == files.STREAM:
         raise RequestError("--json and --output - would both write to standard output")
-    jobs = files.plan(inputs, output, format=format)
-    if any(job.format in LOSSY for job in jobs):
+    plan = files.plan(inputs, output, format=format)
+    if any(job.format in LOSSY for job in plan.jobs):
         screen.print("JPEG loses detail, and is a defence of its own: the result is both together.")
     module = purifiers.load(purifier, dtype=dtype).to(find_device(device))
     if is_random(module) and seed is None:
@@ -112,22 +113,25 @@ def purify(
         torch.seed()  # by default torch draws the same in each process, which an attacker can do, too
     with bar("purifying", json_) as progress:
         outcome = files.run(
-            jobs,
+            plan,
             module,
             overwrite=overwrite,
             skip_existing=resume,
             seed=seed,
-            progress=lambda done: progress(done, len(jobs), ""),
+            progress=lambda done: progress(done, len(plan.jobs), ""),
         )
     for source, reason in outcome.failures:
         line = reason if source in reason else f"{source}: {reason}"
         screen.print(line, style="red", highlight=False, markup=False, soft_wrap=True)
+    if outcome.ignored:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(outcome.ignored.items()))
+        screen.print(f"left out, since they are no images: {kinds}", highlight=False, markup=False)
     if json_:
         print(json.dumps(asdict(outcome)))
     else:
         screen.print(f"{outcome.written} purified, {outcome.skipped} skipped, {len(outcome.failures)} failed")
     if outcome.failures:
-        raise typer.Exit(2 if outcome.refused == len(jobs) else 1)
+        raise typer.Exit(2 if outcome.refused == len(plan.jobs) else 1)
 
 
 @app.command()

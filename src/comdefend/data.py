@@ -1,16 +1,20 @@
 """Labelled images by reference: a named set, a folder, a Parquet file, a hub name, a shipped sample.
 
-Everything is read through Hugging Face `datasets`, so whatever it can open, comdefend can.
+What lies here is listed by this module alone: every image counts, whatever it or its folder is called.
+Hugging Face `datasets` downloads what is on the hub, and holds what does not fit in memory.
 """
 
 import hashlib
+import json
 import logging
 import os
+import re
+from collections import Counter
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import resources
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +24,10 @@ from PIL import Image
 from torch import Tensor
 
 from comdefend.errors import MissingExtraError, RequestError
+from comdefend.image import FORMATS, files_in, is_grey, open_image
 
 if TYPE_CHECKING:
-    import datasets
+    import pyarrow
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +55,10 @@ NAMED = {
 SAMPLES = ("cifar10", "fashion-mnist")
 """Data sets of which the first 1,000 test images ship with the package, as `sample:NAME`."""
 
+IN_MEMORY = 2**31
+"""Bytes of Parquet files up to which they are read into memory; more of them go through a disk cache."""
+
+_SPLITS = ("train", "test", "validation", "valid", "val")
 _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
 
@@ -58,25 +67,49 @@ class DifferentSizesError(RequestError):
     """Images that would have to form one batch have different sizes."""
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where the images and labels of one split are, before any is decoded.
+
+    `images`: paths, or a column of Parquet. `labels`: one for each image, or None; `unlabelled` says why
+    there are none. `classes`: the names of the labels. `notes`: what was left out, in sentences.
+    """
+
+    images: "Sequence[Path] | pyarrow.ChunkedArray"
+    labels: "Sequence[Any] | pyarrow.ChunkedArray | None"
+    classes: tuple[str, ...] = ()
+    unlabelled: str = ""
+    notes: tuple[str, ...] = ()
+
+
 class ImageSet:
     """Images of one split of a data set, with labels where it has them; decoded when asked for.
 
-    `channels` is 1 where the images are grey and 3 otherwise. `classes` are the names of the labels,
-    empty where the data set does not tell. `split` is the one that was opened; "all" where there is
-    only one. `side`: images are brought to this height and width (`sized`).
+    `channels` is 1 where all images of the split are grey and 3 otherwise, also in a part of it. `classes`
+    are the names of the labels, empty where the data set does not tell. `split` is the one that was opened;
+    "all" where there is only one. `notes` say in sentences what was left out or changed; they are logged.
+
+    Raises `RequestError` for a split without images, and for an image whose header cannot be read.
     """
 
-    def __init__(self, rows: "datasets.Dataset", *, name: str, split: str, side: int | None = None) -> None:
-        if len(rows) == 0:
+    def __init__(self, source: Source, *, name: str, split: str) -> None:
+        count = len(source.images)
+        if count == 0:
             raise RequestError(f"data {name!r}: the split {split!r} holds no images")
         self.name = name
         self.split = split
-        self._rows, self._side = rows, side
-        self._image_column = _find_column(rows, _IMAGE_COLUMNS, name)
-        labels = [c for c in _LABEL_COLUMNS if c in rows.column_names]
-        self._label_column = labels[0] if labels else None
-        self.channels = 1 if _is_grey(self._pil(0)) else 3
-        self.classes = _class_names(rows, self._label_column)
+        self.classes = source.classes
+        self.notes = source.notes
+        self._source = source
+        self._indices: Sequence[int] = range(count)
+        self._side: int | None = None
+        grey = sum(is_grey(self._file(place), self._called(place)) for place in range(count))
+        self.channels = 1 if grey == count else 3
+        if 0 < grey < count:
+            mixed = f"{grey} of {count} images are grey, the others in colour; all are read as colour."
+            self.notes = (*self.notes, f"Data {name!r}: {mixed}")
+        for note in self.notes:
+            log.info(note)
 
     @property
     def class_count(self) -> int | None:
@@ -85,27 +118,31 @@ class ImageSet:
         return named.classes if named else None
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._indices)
 
     @property
     def has_labels(self) -> bool:
-        return self._label_column is not None
+        return self._source.labels is not None
+
+    def _called(self, place: int) -> str:
+        where = self._source.images[place]
+        return f"data {self.name!r}: image {where if isinstance(where, Path) else place}"
+
+    def _file(self, place: int) -> Path | bytes:
+        """What is stored at a place of the source: a path, or an image file's content."""
+        image = self._source.images[place]
+        if isinstance(image, Path):
+            return image
+        image = image.as_py()
+        if isinstance(image, dict):
+            image = image.get("bytes") or Path(image.get("path") or "")
+        if not isinstance(image, bytes | Path) or image == Path():
+            raise RequestError(f"{self._called(place)} is no image file but {type(image).__name__}")
+        return image
 
     def _pil(self, index: int) -> Image.Image:
-        try:
-            image = self._rows[index][self._image_column]
-        except Exception as error:
-            raise RequestError(f"data {self.name!r}: image {index} cannot be read: {error}") from error
-        if isinstance(image, dict) and image.get("bytes"):  # Parquet that does not say they are images
-            try:
-                return Image.open(BytesIO(image["bytes"]))
-            except OSError as error:
-                raise RequestError(f"data {self.name!r}: image {index} cannot be read: {error}") from error
-        if not isinstance(image, Image.Image):
-            raise RequestError(
-                f"data {self.name!r}: column {self._image_column!r} holds {type(image).__name__}, not images"
-            )
-        return image
+        place = self._indices[index]
+        return open_image(self._file(place), self._called(place))
 
     def array(self, index: int, *, channels: int | None = None) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Image `index` as uint8, H x W x channels."""
@@ -149,29 +186,27 @@ class ImageSet:
 
     def labels(self, indices: Sequence[int] | None = None) -> Tensor:
         """Labels as int64, N. Raises `RequestError` where the data set has none."""
-        if self._label_column is None:
-            raise RequestError(
-                f"data {self.name!r} has no labels (columns: {', '.join(self._rows.column_names)}; "
-                f"looked for {', '.join(_LABEL_COLUMNS)}); a folder of images needs a folder for each class"
-            )
-        values = list(self._rows[self._label_column])
-        odd = next((v for v in values if not isinstance(v, int) or isinstance(v, bool)), None)
-        if odd is not None or None in values:
-            raise RequestError(
-                f"data {self.name!r}: column {self._label_column!r} holds {odd!r}; labels are whole numbers"
-            )
-        labels = torch.as_tensor(values, dtype=torch.int64)
-        return labels if indices is None else labels[torch.as_tensor(list(indices))]
+        column = self._source.labels
+        if column is None:
+            raise RequestError(f"data {self.name!r} has no labels: {self._source.unlabelled}")
+        values: list[Any] = column if isinstance(column, list) else column.to_pylist()  # type: ignore[union-attr]
+        odd = [v for v in values if not isinstance(v, int) or isinstance(v, bool)]
+        if odd:
+            raise RequestError(f"data {self.name!r}: a label is {odd[0]!r}; labels are whole numbers")
+        chosen = self._indices if indices is None else [self._indices[index] for index in indices]
+        return torch.as_tensor(values, dtype=torch.int64)[torch.as_tensor(list(chosen), dtype=torch.int64)]
 
     def subset(self, indices: Sequence[int]) -> "ImageSet":
         """The images at `indices` alone."""
-        rows = self._rows.select(list(indices))
-        return ImageSet(rows, name=self.name, split=self.split, side=self._side)
+        part = copy(self)
+        part._indices = [self._indices[index] for index in indices]
+        return part
 
     def sized(self, side: int) -> "ImageSet":
         """The same images at `side` x `side`: the shorter side scaled to it, the middle cut out."""
-        name = f"{self.name} at {side}x{side}"
-        return ImageSet(self._rows, name=name, split=self.split, side=side)
+        other = copy(self)
+        other.name, other._side = f"{self.name} at {side}x{side}", side
+        return other
 
     def sizes(self, indices: Sequence[int]) -> set[tuple[int, int]]:
         """The sizes of these images, (width, height)."""
@@ -202,8 +237,12 @@ class ImageSet:
 def load_data(reference: str, *, split: str = "test") -> ImageSet:
     """Open a data set by reference (see the module's list of kinds); `split` is "train" or "test".
 
-    A named set is looked for in $COMDEFEND_DATA, then on the hub. A folder or file with a single
-    split serves it whatever `split` says; a validation split serves as "test".
+    A named set is looked for in $COMDEFEND_DATA, then as a folder of its name, then on the hub. A folder or
+    file with a single split serves it whatever `split` says; a validation split serves as "test".
+
+    In a folder of images, each folder is a class. It has splits where all of its folders are named as splits
+    are (train, test, validation) and hold class folders. Images are PNG, JPEG, WebP, TIFF or BMP; how many
+    files were left out is logged.
 
     Raises `RequestError` for an unknown name, a missing path, or data without images.
     """
@@ -211,13 +250,13 @@ def load_data(reference: str, *, split: str = "test") -> ImageSet:
         raise RequestError(f"no data is named: give data=PATH of images of your own, or a set{_suggest('')}")
     kind, _, rest = reference.partition(":")
     if kind == "sample":
-        return _open(str(_sample_path(rest)), split="test", name=reference)
+        return _open(_sample_path(rest), split="test", name=reference)
     if kind == "hf" and rest:
         return _open_hub(rest, split=split, name=reference)
     if reference in NAMED:
         return _load_named(reference, split=split)
     if Path(reference).exists():
-        return _open(reference, split=split, name=reference)
+        return _open(Path(reference), split=split, name=reference)
     raise RequestError(
         f"data {reference!r} is neither a file or folder nor a known name{_suggest(reference)}"
     )
@@ -231,10 +270,11 @@ def _sample_path(name: str) -> Path:
 
 def _load_named(name: str, *, split: str) -> ImageSet:
     root = os.environ.get(DATA_VARIABLE)
-    if root:
+    for above in (Path(root), Path()) if root else (Path(),):
         for folder in (NAMED[name].folder, name):
-            if (Path(root) / folder).is_dir():
-                return _open(str(Path(root) / folder), split=split, name=name)
+            if (above / folder).is_dir():
+                log.info("data %r is read from the folder %s", name, above / folder)
+                return _open(above / folder, split=split, name=name)
     try:
         return _open_hub(NAMED[name].hub, split=split, name=name)
     except MissingExtraError:
@@ -242,55 +282,156 @@ def _load_named(name: str, *, split: str) -> ImageSet:
     except RequestError as error:
         raise RequestError(
             f"data {name!r} was not found: no folder {NAMED[name].folder!r} in ${DATA_VARIABLE}"
-            f"{f' ({root})' if root else ', which is not set'}, and the hub did not answer. "
+            f"{f' ({root})' if root else ', which is not set'} or here, and the hub did not answer. "
             f"Set ${DATA_VARIABLE} to a folder that holds it, or use sample:NAME"
         ) from error
 
 
-def _open(path: str, *, split: str, name: str) -> ImageSet:
-    found = Path(path)
-    try:
-        if found.is_file():
-            if found.suffix != ".parquet":
-                raise RequestError(f"data {path!r}: a file must be Parquet (*.parquet)")
-            splits = _datasets().load_dataset("parquet", data_files={split: str(found)})
-        elif any(found.glob("*.parquet")) or any(found.glob("*/*.parquet")):
-            splits = _datasets().load_dataset(str(found))
-        else:
-            splits = _datasets().load_dataset("imagefolder", data_dir=str(found))
-    except RequestError:
-        raise
-    except Exception as error:
-        raise RequestError(
-            f"data {path!r} cannot be read as Parquet or as a folder of images: {str(error).splitlines()[0]}"
-        ) from error
+def _open(path: Path, *, split: str, name: str) -> ImageSet:
+    if path.is_dir():
+        files = list(files_in(path))
+        tables = [file for file in files if file.suffix == ".parquet"]
+        beside = sum(file.suffix.lower() in FORMATS for file in files)
+        if tables and beside:
+            log.info("data %r: Parquet files are read, and not the %d images beside them", name, beside)
+        splits = _parquet(tables, path, name) if tables else _folder(path, files, name)
+    elif path.suffix == ".parquet":
+        splits = {"all": _parquet_split([path], name)}
+    else:
+        raise RequestError(f"data {str(path)!r}: a file must be Parquet (*.parquet)")
     return _choose(splits, split, name)
+
+
+def _parquet(files: Sequence[Path], root: Path, name: str) -> dict[str, Source]:
+    """The splits of a folder of Parquet files, by the words that file or folder names begin with. Where one
+    has no such word, all files are one split.
+    """
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        words = [re.split(r"[-_.]", part)[0] for part in reversed(file.relative_to(root).parts)]
+        splits.setdefault(next((word for word in words if word in _SPLITS), ""), []).append(file)
+    if "" in splits:
+        splits = {"all": list(files)}
+    return {split: _parquet_split(paths, name) for split, paths in splits.items()}
+
+
+def _parquet_split(files: Sequence[Path], name: str) -> Source:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingExtraError("reading data sets", extra="data", package="pyarrow") from error
+    try:
+        if sum(file.stat().st_size for file in files) > IN_MEMORY:
+            table = _datasets().Dataset.from_parquet([str(file) for file in files]).data.table
+        else:
+            table = parquet.read_table([str(file) for file in files], partitioning=None)
+        named = {str(file): _class_names(parquet.read_schema(file)) for file in files}
+    except Exception as error:  # a damaged file can raise anything
+        raise RequestError(
+            f"data {name!r}: {str(files[0].parent)!r} cannot be read as Parquet: {_first_line(error)}"
+        ) from error
+    first = next(iter(named.values()))
+    other = next((file for file, names in named.items() if names != first), None)
+    if other is not None:
+        raise RequestError(f"data {name!r}: {other!r} names other classes than {str(files[0])!r}")
+    return _columns(table, name, first)
+
+
+def _columns(table: "pyarrow.Table", name: str, classes: dict[str, tuple[str, ...]]) -> Source:
+    columns = table.column_names
+    image = next((column for column in _IMAGE_COLUMNS if column in columns), None)
+    if image is None:
+        raise RequestError(
+            f"data {name!r} has no column of images: it has {', '.join(columns) or 'none'}, "
+            f"and one of {', '.join(_IMAGE_COLUMNS)} is needed"
+        )
+    label = next((column for column in _LABEL_COLUMNS if column in columns), None)
+    if label is None:
+        why = f"its columns are {', '.join(columns)}, and one of {', '.join(_LABEL_COLUMNS)} is needed"
+        return Source(table.column(image), None, unlabelled=why)
+    return Source(table.column(image), table.column(label), classes.get(label, ()))
+
+
+def _class_names(schema: "pyarrow.Schema") -> dict[str, tuple[str, ...]]:
+    """The names of the classes of each column that has some, as `datasets` writes them."""
+    written = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = written.get("info", {}).get("features", {})
+    return {c: tuple(f["names"]) for c, f in features.items() if isinstance(f, dict) and f.get("names")}
+
+
+def _folder(path: Path, files: Sequence[Path], name: str) -> dict[str, Source]:
+    """The splits of a folder of image files."""
+    places = [file.relative_to(path) for file in files]
+    images = [place for place in places if place.suffix.lower() in FORMATS and not _is_hidden(place)]
+    if not images:
+        raise RequestError(f"data {name!r} cannot be read: {str(path)!r} holds no images or Parquet files")
+    others = sorted(set(places) - set(images))
+    ignored = Counter("hidden" if _is_hidden(place) else place.suffix or place.name for place in others)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in ignored.items())
+    left_out = f"Data {name!r}: files that are no PNG, JPEG, WebP, TIFF or BMP are left out: {kinds}."
+    notes = (left_out,) if ignored else ()
+    folders = [folder.name for folder in path.iterdir() if folder.is_dir() and folder.name[0] != "."]
+    if set(folders) <= set(_SPLITS) and all(len(place.parts) > 2 for place in images):
+        classes = {folder.name for split in folders for folder in (path / split).iterdir() if folder.is_dir()}
+        return {
+            split: _classes([i for i in images if i.parts[0] == split], path, classes, 1, name, notes)
+            for split in sorted(folders)
+        }
+    if folders and set(folders) <= set(_SPLITS):
+        note = f"Data {name!r}: {', '.join(sorted(folders))} hold images themselves and so count as classes."
+        notes = (*notes, note)
+    return {"all": _classes(images, path, set(folders), 0, name, notes)}
+
+
+def _is_hidden(place: Path) -> bool:
+    return any(part.startswith(".") for part in place.parts)
+
+
+def _classes(
+    images: Sequence[Path], path: Path, names: set[str], depth: int, name: str, notes: tuple[str, ...]
+) -> Source:
+    """Images with their class, the folder `depth` folders below `path`."""
+    files = [path / image for image in images]
+    loose = [image for image in images if len(image.parts) < depth + 2]
+    if loose:
+        why = f"{str(path / loose[0])!r} is in no class folder; there must be a folder for each class"
+        return Source(files, None, unlabelled=why, notes=notes)
+    classes = sorted(folder for folder in names if folder[0] != ".")
+    present = [image.parts[depth] for image in images]
+    empty = [folder for folder in classes if folder not in set(present)]
+    if empty:
+        notes = (*notes, f"Data {name!r}: class folders without images, which count: {', '.join(empty)}.")
+    number = {folder: index for index, folder in enumerate(classes)}
+    return Source(files, [number[folder] for folder in present], tuple(classes), notes=notes)
 
 
 def _open_hub(repository: str, *, split: str, name: str) -> ImageSet:
     if Path(repository).exists():
-        return _open(repository, split=split, name=name)
+        return _open(Path(repository), split=split, name=name)
     log.info("looking for %s on the Hugging Face hub", repository)
     try:
-        splits = _datasets().load_dataset(repository)
+        found = _datasets().load_dataset(repository)
     except MissingExtraError:
         raise
     except Exception as error:
         raise RequestError(
             f"data {name!r}: the hub has no data set {repository!r}, or it cannot be reached: "
-            f"{str(error).splitlines()[0]}"
+            f"{_first_line(error)}"
         ) from error
+    splits = {}
+    for key, rows in found.items():
+        classes = {c: tuple(getattr(f, "names", None) or ()) for c, f in rows.features.items()}
+        splits[key] = _columns(rows.data.table, name, classes)
     return _choose(splits, split, name)
 
 
-def _choose(splits: Any, wanted: str, name: str) -> ImageSet:
-    names = list(splits)
-    if len(names) == 1:
-        return ImageSet(splits[names[0]], name=name, split="all")
+def _choose(splits: dict[str, Source], wanted: str, name: str) -> ImageSet:
+    if len(splits) == 1:
+        return ImageSet(next(iter(splits.values())), name=name, split="all")
     for candidate in (wanted, *({"test": ("validation", "valid", "val")}.get(wanted, ()))):
-        if candidate in names:
+        if candidate in splits:
             return ImageSet(splits[candidate], name=name, split=candidate)
-    raise RequestError(f"data {name!r} has no split {wanted!r}; it has {', '.join(names)}")
+    raise RequestError(f"data {name!r} has no split {wanted!r}; it has {', '.join(splits)}")
 
 
 def _datasets() -> Any:
@@ -304,24 +445,8 @@ def _datasets() -> Any:
     return datasets
 
 
-def _find_column(rows: "datasets.Dataset", candidates: Sequence[str], name: str) -> str:
-    for column in candidates:
-        if column in rows.column_names:
-            return column
-    raise RequestError(
-        f"data {name!r} has no column of images: it has {', '.join(rows.column_names) or 'none'}, "
-        f"and one of {', '.join(candidates)} is needed"
-    )
-
-
-def _is_grey(image: Image.Image) -> bool:
-    return image.mode in ("1", "L", "LA", "I", "I;16", "F")
-
-
-def _class_names(rows: "datasets.Dataset", column: str | None) -> tuple[str, ...]:
-    if column is None:
-        return ()
-    return tuple(getattr(rows.features[column], "names", None) or ())
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _suggest(name: str) -> str:

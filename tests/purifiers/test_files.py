@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from comdefend import purify_image
+from comdefend.atomic import output_folder
 from comdefend.errors import RequestError
 from comdefend.image import Picture, read_picture
-from comdefend.purifiers import ComDefendPurifier
+from comdefend.purifiers import ComDefendPurifier, Identity
 from comdefend.purifiers.files import plan, purify_picture, run
 from tests.conftest import tiny_model
 
@@ -70,7 +71,7 @@ def test_a_folder_keeps_its_structure(
         image_file(name)
     (tmp_path / "in" / "notes.txt").write_text("not an image")
     outcome = run(plan([str(tmp_path / "in")], str(tmp_path / "out")), tiny_purifier)
-    assert (outcome.written, outcome.failures) == (3, [])
+    assert (outcome.written, outcome.failures, outcome.ignored) == (3, [], {".txt": 1})
     written = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")}
     assert written == {"a.png", "deep/er/b.png", "deep/c.png"}
 
@@ -78,8 +79,8 @@ def test_a_folder_keeps_its_structure(
 def test_files_that_would_share_a_name_keep_their_suffix(image_file: Writer, tmp_path: Path) -> None:
     for name in ("in/a.jpg", "in/a.png", "in/b.png"):
         image_file(name)
-    jobs = plan([str(tmp_path / "in")], str(tmp_path / "out"), format="webp")
-    names = [job.target.name for job in jobs if job.target]
+    planned = plan([str(tmp_path / "in")], str(tmp_path / "out"), format="webp")
+    names = [job.target.name for job in planned.jobs if job.target]
     assert names == ["a.jpg.webp", "a.png.webp", "b.webp"]
 
 
@@ -89,7 +90,7 @@ def test_an_output_folder_inside_the_input_is_not_purified_again(
     image_file("in/a.png")
     target = str(tmp_path / "in" / "purified")
     run(plan([str(tmp_path / "in")], target), tiny_purifier)
-    assert len(plan([str(tmp_path / "in")], target)) == 1
+    assert len(plan([str(tmp_path / "in")], target).jobs) == 1
 
 
 @pytest.mark.parametrize("output", [".", "out/", "in"])
@@ -135,11 +136,11 @@ def test_existing_outputs_stop_a_batch_before_it_starts_or_are_skipped(
         image_file(f"in/{number}.png")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "2.png").write_bytes(b"mine")
-    jobs = plan([str(tmp_path / "in")], str(tmp_path / "out"))
+    planned = plan([str(tmp_path / "in")], str(tmp_path / "out"))
     with pytest.raises(RequestError, match=r"2\.png' exists already; --overwrite"):
-        run(jobs, tiny_purifier)
+        run(planned, tiny_purifier)
     assert len(list((tmp_path / "out").iterdir())) == 1
-    outcome = run(jobs, tiny_purifier, skip_existing=True)
+    outcome = run(planned, tiny_purifier, skip_existing=True)
     assert (outcome.written, outcome.skipped) == (2, 1)
     assert (tmp_path / "out" / "2.png").read_bytes() == b"mine"
 
@@ -175,3 +176,70 @@ def test_unclear_requests_are_refused(
 def test_an_unknown_format_lists_the_known_ones() -> None:
     with pytest.raises(RequestError, match="format is 'gif'; it must be one of png"):
         plan(["."], "out", format="gif")
+
+
+def test_links_are_followed_once_and_each_image_is_done_or_named(
+    image_file: Writer, tmp_path: Path, tiny_purifier: ComDefendPurifier
+) -> None:
+    for name in ("in/a[1].png", "in/b.jpg", "other/c.png"):
+        image_file(name)
+    (tmp_path / "in" / "b.jpg").rename(tmp_path / "in" / "b.jfif")
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "other")
+    (tmp_path / "other" / "back").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "broken.png").symlink_to(tmp_path / "gone.png")
+    Image.new("L", (4, 4)).save(tmp_path / "in" / "d.gif")
+    outcome = run(plan([str(tmp_path / "in")], str(tmp_path / "out")), tiny_purifier)
+    written = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")}
+    assert written == {"a[1].png", "b.png", "linked/c.png"}
+    reasons = {Path(source).name: reason for source, reason in outcome.failures}
+    assert reasons.keys() == {"broken.png", "d.gif"}
+    assert "no such file" in reasons["broken.png"]
+    assert "not an image that can be read (PNG, JPEG" in reasons["d.gif"]
+
+
+@pytest.mark.parametrize("output", ["file", "file/a.png", "file/below", "/proc/a.png", "/proc/below"])
+def test_an_output_that_cannot_be_is_refused_before_any_work(
+    output: str, image_file: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image_file("a.png")
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RequestError, match="cannot be a folder"):
+        plan(["a.png"], output)
+    if output.endswith(".png"):
+        with pytest.raises(RequestError, match="cannot be a folder"):
+            purify_image("a.png", output, purifier="gone")
+
+
+def test_a_folder_where_a_file_must_be_is_refused_before_any_work(
+    image_file: Writer, tmp_path: Path, tiny_purifier: ComDefendPurifier
+) -> None:
+    image_file("in/a.png")
+    image_file("in/b.png")
+    (tmp_path / "out" / "b.png").mkdir(parents=True)
+    with pytest.raises(RequestError, match=r"b\.png' is a folder"):
+        run(plan([str(tmp_path / "in")], str(tmp_path / "out")), tiny_purifier, overwrite=True)
+    assert not (tmp_path / "out" / "a.png").exists()
+
+
+def test_what_another_process_wrote_meanwhile_stays(image_file: Writer, tmp_path: Path) -> None:
+    target = tmp_path / "out" / "a.png"
+
+    class Slow(Identity):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            target.write_bytes(b"another's")
+            return images
+
+    image_file("in/a.png")
+    outcome = run(plan([str(tmp_path / "in")], str(target.parent)), Slow())
+    assert (outcome.written, outcome.refused) == (0, 1)
+    assert "another process wrote it meanwhile" in outcome.failures[0][1]
+    assert target.read_bytes() == b"another's"
+
+
+def test_two_runs_in_one_folder_at_once_are_refused(
+    image_file: Writer, tmp_path: Path, tiny_purifier: ComDefendPurifier
+) -> None:
+    image_file("in/a.png")
+    with output_folder(tmp_path / "out"), pytest.raises(RequestError, match="is at work there"):
+        run(plan([str(tmp_path / "in")], str(tmp_path / "out")), tiny_purifier, overwrite=True)

@@ -120,7 +120,7 @@ def evaluate(
         checks = _checked(run, spec) if checked else []
         pictures = run.pictures()
         run.tell("done", run.total - run.done)
-        notes = [*_few_classes(images, classes), *_left_out(spec, checked=bool(checks))]
+        notes = [*images.notes, *_few_classes(images, classes), *_left_out(spec, checked=bool(checks))]
         if "gray-box" in spec.knowledge:
             notes += spec.lacking()
         if len(run.store) and not run.store.reused and run.known_before:

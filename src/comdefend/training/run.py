@@ -1,9 +1,11 @@
 """`train`: from a recipe to a folder with weights, their facts, logs, grids and checkpoints."""
 
 import logging
+import os
 import signal
 import time
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from comdefend import provenance, zoo
-from comdefend.atomic import replacing
+from comdefend.atomic import output_folder, replacing
 from comdefend.data import load_data
 from comdefend.device import fast_dtype
 from comdefend.errors import RequestError, WorkError
@@ -98,6 +100,22 @@ def train(
         _check_same_recipe(recipe, began, output)
     if not resume and checkpoint.is_file():
         raise RequestError(f"output {str(output)!r} holds a run already; use --resume or another folder")
+    # Of several processes of one training the first has the folder for them all.
+    first = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    with output_folder(output) if first else nullcontext():
+        return _trained(recipe, output, resume=resume, device=device, devices=devices, stop_after=stop_after)
+
+
+def _trained(
+    recipe: Recipe,
+    output: Path,
+    *,
+    resume: bool,
+    device: str,
+    devices: int | None,
+    stop_after: int | None,
+) -> zoo.Facts | None:
+    checkpoint = output / LAST
     # Lightning's own messages are for its developers; ours say what a user needs.
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     module = _module(recipe, output)
