@@ -13,13 +13,14 @@ from pydantic import TypeAdapter
 
 from comdefend.evaluation import EvaluationSpec, Result
 from comdefend.evaluation.checks import Check
+from comdefend.evaluation.results import PROVENANCE, SUBJECT, ResultsFile
 from experiments.experiment import load, template
 from experiments.resources import ROOT
 
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 SCHEMAS: dict[str, tuple[str, Any]] = {
-    "results": ("Results of comdefend", list[Result]),
+    "results": ("Results of comdefend", ResultsFile),
     "checks": ("Checks of an evaluation of comdefend", list[Check]),
     "request": ("What an evaluation of comdefend is asked for", EvaluationSpec),
 }
@@ -62,8 +63,19 @@ def filled(text: str) -> str:
 
 def schema(title: str, kind: Any) -> str:
     """The JSON Schema of files that hold one kind of record."""
+    made = TypeAdapter(kind).json_schema()
+    if kind is ResultsFile:
+        record = TypeAdapter(Result).json_schema()
+        made["$defs"] = record.pop("$defs")
+        for name, fields in (("provenance", PROVENANCE), ("subjects", SUBJECT)):
+            own = {field: record["properties"].pop(field) for field in fields}
+            made["properties"][name]["items"] = {"type": "object", "properties": own}
+        place = {"type": "integer", "minimum": 0}
+        properties = {"made": place, "of": place, **record["properties"]}
+        required = ["made", "of", "n", "correct"]
+        made["properties"]["results"]["items"] = {**record, "properties": properties, "required": required}
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title}
-    return json.dumps({**head, **TypeAdapter(kind).json_schema()}, indent=1) + "\n"
+    return json.dumps({**head, **made}, indent=1) + "\n"
 
 
 def _table(reference: str) -> str:

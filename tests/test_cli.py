@@ -19,6 +19,7 @@ from comdefend.atomic import output_folder
 from comdefend.attacks import FGSM
 from comdefend.cli import main
 from comdefend.errors import WorkError
+from comdefend.evaluation import read_results
 from comdefend.evaluation.checks import checks
 from comdefend.image import read_picture
 from tests.conftest import tiny_model
@@ -179,7 +180,9 @@ def test_evaluate_writes_a_report_and_json(
     )  # fmt: skip
     assert code == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed["results"] == json.loads((tmp_path / "report" / "results.json").read_text())
+    written = read_results(tmp_path / "report" / "results.json")
+    assert printed["results"] == json.loads(json.dumps([asdict(result) for result in written]))
+    assert printed["request"]["attacks"] == ["fgsm"]
     assert len(printed["results"]) == 3 * 3
     assert (printed["checks"], printed["notes"]) == ([], [])
     assert (tmp_path / "report" / "report.html").is_file()
@@ -207,8 +210,8 @@ def test_evaluate_replaces_an_evaluation_only_when_told_to(
     assert "holds an evaluation: --resume goes on with it, --overwrite begins anew" in capsys.readouterr().err
     assert (tmp_path / "results.json").read_bytes() == before
     assert run(*words, "--epsilons", "4", "--overwrite") == 0
-    found = json.loads((tmp_path / "results.json").read_text())
-    budgets = {r["threat_model"]["epsilon"] for r in found if r["threat_model"]}
+    found = read_results(tmp_path / "results.json")
+    budgets = {r.threat_model.epsilon for r in found if r.threat_model}
     assert budgets == {4 / 255}
 
 
@@ -224,8 +227,8 @@ def test_evaluate_brings_photographs_to_one_size(
     assert run(*words) == 2
     assert "--size" in capsys.readouterr().err
     assert run(*words, "--size", 32) == 0
-    results = json.loads((tmp_path / "report" / "results.json").read_text())
-    assert all(result["n"] == 2 and result["data"].endswith("at 32x32") for result in results)
+    results = read_results(tmp_path / "report" / "results.json")
+    assert all(result.n == 2 and result.data.endswith("at 32x32") for result in results)
 
 
 def test_evaluate_resumes_with_the_same_code_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -245,12 +248,12 @@ def test_evaluate_resumes_with_the_same_code_only(tmp_path: Path, capsys: pytest
     for text in (code, code, code.replace("+images", "- images")):
         net.write_text(text)
         assert run(*words) == 0
-        found.append(json.loads((tmp_path / "report" / "results.json").read_text()))
+        found.append(read_results(tmp_path / "report" / "results.json"))
         assert ("all was run anew" in capsys.readouterr().out) == (len(found) == 3)
     assert found[0] == found[1]
-    prints = [{r["fingerprint"] for r in results if r["attack"] != "worst case"} for results in found]
+    prints = [{r.fingerprint for r in results if r.attack != "worst case"} for results in found]
     assert prints[1].isdisjoint(prints[2])
-    assert found[1][0]["right"] != found[2][0]["right"]
+    assert found[1][0].right != found[2][0].right
 
 
 def test_evaluate_goes_on_within_an_attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,9 @@ from comdefend.options import with_options_of
 from comdefend.references import split_list
 from comdefend.terminal import bar, failed, screen, show_grids, show_models, show_plan, show_report
 
+# Read when torch is imported. Threads that spin at barriers make a busy machine several times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 app = typer.Typer(
     name="comdefend",
     help="Purify images of adversarial perturbations before a classifier sees them.",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from comdefend.data import ImageSet
 from comdefend.errors import RequestError
 from comdefend.evaluation import EvaluationSpec, Report, evaluate, plan
+from comdefend.evaluation.report import write_report
 from comdefend.evaluation.tables import rows
 from comdefend.evaluation.worst_case import WORST
 from comdefend.purifiers import ComDefendPurifier, Identity
@@ -240,17 +241,50 @@ def test_a_plan_lists_what_an_evaluation_then_runs(sample: ImageSet) -> None:
     assert all(text.startswith("True") for text in told)
 
 
-def test_a_network_is_left_as_it_was_where_preparing_fails(sample: ImageSet) -> None:
+def test_a_network_is_left_as_it_was_where_preparing_fails(
+    sample: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = TinyClassifier(classes=10).train()
 
-    class Broken(nn.Module):
-        def to(self, *_: object, **__: object) -> "Broken":
-            raise RuntimeError("no such device")
+    def broken(_: nn.Module) -> bool:
+        raise RuntimeError("in the middle of it")
 
-        def forward(self, images: Tensor) -> Tensor:
-            return images
-
-    with pytest.raises(RuntimeError, match="no such device"):
-        evaluate(network, {"broken": Broken()}, sample, limit=4)
+    monkeypatch.setattr("comdefend.evaluation.judge.is_random", broken)
+    with pytest.raises(RuntimeError, match="in the middle of it"):
+        evaluate(network, "none", sample, limit=4)
     assert network.weights.requires_grad
     assert network.training
+
+
+class Rounds(TinyClassifier):
+    """Sees images of 8 bits, and so has a gradient of zero everywhere."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward((images * 255).round() / 255)
+
+
+def test_images_that_no_attack_moved_are_flagged_in_every_threat_model(sample: ImageSet) -> None:
+    stuck = evaluate(
+        Rounds(classes=10).eval(), "none", sample, attacks="fgsm,bim", knowledge="gray-box,white-box",
+        protocol="fixed", limit=6, checks=False,
+    )  # fmt: skip
+    flagged = {(r.knowledge, r.attack) for r in stuck.results if any("not moved" in f for f in r.flags)}
+    right = next(r for r in stuck.results if r.attack == "none").correct
+    assert right > 0
+    assert flagged == {(k, a) for k in ("gray-box", "white-box") for a in ("fgsm", "bim")}
+    assert any("no gradient to follow" in note and "gray-box: bim" in note for note in stuck.notes)
+    moving = evaluate(TinyClassifier(classes=10).eval(), "none", sample, attacks="fgsm", limit=6)
+    assert not any("no gradient" in note for note in moving.notes)
+
+
+def test_a_class_may_be_called_like_a_formula_or_like_markup(tmp_path: Path) -> None:
+    for name in ("0 $x^$", "1 [bold]=A1+1", "2 <b>"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.effect_noise((32, 32), 60).convert("RGB").save(tmp_path / "data" / name / "0.png")
+    report = evaluate(
+        TinyClassifier(classes=10).eval(), {"[red]$x^$": Identity()}, str(tmp_path / "data"), attacks="fgsm"
+    )
+    paths = write_report(report, tmp_path / "report")
+    page = paths["page"].read_text()
+    assert "[red]$x^$" in page
+    assert "[red]$x^$" in str(report)

@@ -98,7 +98,27 @@ def test_results_come_back_from_their_file(tmp_path: Path) -> None:
     assert read_results(tmp_path / "results.json") == results
 
 
-@pytest.mark.parametrize("content", ["", "{}", '[{"a": 1}]', "[1]", "[" * 100_000])
+def test_a_file_says_once_where_its_results_come_from(tmp_path: Path) -> None:
+    made = [replace(one("110"), defence=name, commit="abc", seed=7) for name in ("a", "b", "a")]
+    elsewhere = replace(made[0], commit="def")
+    write_results(tmp_path / "r.json", [*made, elsewhere])
+    text = (tmp_path / "r.json").read_text()
+    assert (text.count('"abc"'), text.count('"def"'), text.count('"interval"')) == (1, 1, 0)
+    assert read_results(tmp_path / "r.json") == [*made, elsewhere]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{}",
+        '[{"a": 1}]',
+        "[1]",
+        "[" * 100_000,
+        '{"format": 1, "provenance": [], "subjects": [], "results": []}',
+        '{"format": 2, "provenance": [], "subjects": [], "results": [{"made": 0, "of": 0}]}',
+    ],
+)
 def test_other_files_are_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text(content)
     with pytest.raises(RequestError, match="is no file of results"):

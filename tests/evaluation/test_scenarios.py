@@ -337,7 +337,7 @@ def test_images_made_on_another_classifier_are_tried_too(sample: ImageSet) -> No
         limit=50, surrogate_classifiers=["cifar10-resnet9-plain"],
     )  # fmt: skip
     moved, also = [r for r in made.results if r.via == "transfer from cifar10-resnet9-plain"]
-    (own,) = [r for r in made.results if r.attack == "pgd" and not r.via]
+    (own,) = [r for r in made.results if r.norm == "linf" and not r.via]
     assert moved.threat_model == own.threat_model == ThreatModel("linf", BUDGET)
     assert also.threat_model == ThreatModel("l2", 0.5)
     assert moved.n == also.n == own.n == 50

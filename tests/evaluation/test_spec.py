@@ -19,7 +19,10 @@ def request(**changed: object) -> EvaluationSpec:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"knowledge": "black-box"}, "black-box needs an attack that asks for answers: square or hopskipj"),
+        (
+            {"knowledge": "black-box"},
+            "black-box needs an attack that asks for answers: hopskipjump or square",
+        ),
         ({"attacks": "fgsm,square"}, "attack 'square' asks for answers"),
         ({"attacks": "square", "knowledge": "white-box,black-box"}, "white-box needs an attack that follows"),
         ({"attacks": "fgms", "knowledge": "white-box"}, "did you mean fgsm"),

@@ -212,8 +212,8 @@ def test_checks_that_were_left_out_are_not_lost(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "where"),
     [
-        ({"n": "ten"}, "n"),
-        ({"correct": [1]}, "correct"),
+        ({"n": "ten"}, "n|incomplete"),
+        ({"correct": [1]}, "correct|incomplete"),
         ({"threat_model": {"norm": "l7", "epsilon": 0.1}}, "threat_model.norm"),
         ({"interval": [0.1]}, "interval"),
         ({"right": "zz"}, "right"),
@@ -225,18 +225,27 @@ def test_checks_that_were_left_out_are_not_lost(tmp_path: Path) -> None:
 def test_a_file_with_a_wrong_field_is_refused_by_the_fields_name(
     change: dict[str, object], where: str, tmp_path: Path
 ) -> None:
-    good = {
-        "data": "d", "classifier": "c", "defence": "none", "attack": "none", "n": 10, "correct": 9,
-        "right": "ff8",
-    }  # fmt: skip
-    (tmp_path / RESULTS).write_text(json.dumps([good]))
+    good: dict[str, object] = {"n": 10, "correct": 9, "attack": "none", "right": "ff8"}
+    provenance = {"data": "d"}
+    subject = {"classifier": "c", "defence": "none"}
+
+    def written(record: dict[str, object]) -> None:
+        file = {
+            "format": 2, "provenance": [provenance], "subjects": [subject],
+            "results": [{"made": 0, "of": 0, **record}],
+        }  # fmt: skip
+        (tmp_path / RESULTS).write_text(json.dumps(file))
+
+    written(good)
     Store(tmp_path)
-    (tmp_path / RESULTS).write_text(json.dumps([{**good, **change}]))
-    with pytest.raises(RequestError, match=rf"results\.json' is no file of results: .*{where}"):
+    written({**good, **change})
+    with pytest.raises(RequestError, match=rf"results\.json' is no file of results: .*({where})"):
         Store(tmp_path)
     (tmp_path / RESULTS).unlink()
-    (tmp_path / FINISHED).write_text(json.dumps({"result": {**good, **change}}) + "\n")
-    with pytest.raises(RequestError, match=rf"finished\.jsonl' .*{where}"):
+    (tmp_path / FINISHED).write_text(
+        json.dumps({"result": {**provenance, **subject, **good, **change}}) + "\n"
+    )
+    with pytest.raises(RequestError, match=rf"finished\.jsonl' .*({where})"):
         Store(tmp_path)
 
 

@@ -31,6 +31,7 @@ class AutoAttack(Attack):
     name = "autoattack"
     norms = ("linf", "l2")
     targeted = False
+    moves_all = False
     slow = True
 
     kind: Literal["standard", "rand"] = "standard"
@@ -70,6 +71,7 @@ class APGD(Attack):
 
     name = "apgd"
     targeted = False
+    moves_all = False
     slow = True
 
     steps: int = 100
@@ -97,6 +99,7 @@ class Square(Attack):
 
     name = "square"
     targeted = False
+    moves_all = False
     query_based = True
     slow = True
 

@@ -103,6 +103,8 @@ class Attack(ABC):
     """The norms that it can be bounded in."""
     protocol: ClassVar[Protocol] = "fixed"
     targeted: ClassVar[bool] = True
+    moves_all: ClassVar[bool] = True
+    """Whether it moves every image, and does not give one back where it finds nothing."""
     query_based: ClassVar[bool] = False
     """Whether it asks the model for answers only, and never for gradients."""
     slow: ClassVar[bool] = False
@@ -204,6 +206,8 @@ class BudgetFree(Attack):
     """An attack whose search knows no budget: what it found is cut to any afterwards, so that one search
     serves several budgets, and no larger budget ever breaks fewer images.
     """
+
+    moves_all = False
 
     @abstractmethod
     def search(self, model: nn.Module, images: Tensor, goal: Goal) -> Tensor:

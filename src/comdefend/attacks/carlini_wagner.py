@@ -28,6 +28,7 @@ class CarliniWagner(Attack):
     norms = ("l2",)
     protocol = "minimal"
     slow = True
+    moves_all = False
 
     norm: Norm = field(default="l2", kw_only=True)
     searches: int = 5

@@ -38,6 +38,7 @@ class HopSkipJump(Attack):
     targeted = False
     query_based = True
     slow = True
+    moves_all = False
     max_images = 40
 
     steps: int = 12

@@ -34,6 +34,7 @@ from comdefend.evaluation.store import Store
 from comdefend.evaluation.tables import as_text
 from comdefend.evaluation.worst_case import worst_cases
 from comdefend.purifiers import Identity, Purifier, as_purifier, check_module, load
+from comdefend.seeding import random_state_kept
 from comdefend.threat import ThreatModel
 
 Given = nn.Module | Callable[[Tensor], Tensor] | str
@@ -107,7 +108,11 @@ def evaluate(
     where somebody's code fails or gives no numbers on the way.
     """
     spec = replace(spec, **options) if spec else EvaluationSpec(**options)
-    with _prepared(classifier, purifiers, data, spec, store or Store(), progress) as (run, images, classes):
+    with _prepared(classifier, purifiers, data, spec, Store() if store is None else store, progress) as (
+        run,
+        images,
+        classes,
+    ):
         run.run_all(scenarios(spec, run.judge.defences, images=0)[:1])  # clean
         modes = choose_modes(
             spec, run.judge.defences, images=len(run.judge.chosen), image=run.first[:1], scan=run.shares
@@ -116,14 +121,15 @@ def evaluate(
         results = run.results
         if not spec.gray_box_only:
             results = [*results, *worst_cases(results)]
-        checked = spec.checks and "white-box" in spec.knowledge and bool(spec.attacks)
+        checked = spec.checks and "white-box" in spec.knowledge
         checks = _checked(run, spec) if checked else []
         pictures = run.pictures()
         run.tell("done", run.total - run.done)
         notes = [*images.notes, *_few_classes(images, classes), *_left_out(spec, checked=bool(checks))]
         if "gray-box" in spec.knowledge:
             notes += spec.lacking()
-        if len(run.store) and not run.store.reused and run.known_before:
+        notes += _unmoved(results)
+        if run.known_before and not run.reused:
             notes.append("Nothing of what was kept fits these settings: all was run anew.")
         return Report(results, checks, pictures, images.classes, tuple(notes), spec)
 
@@ -202,7 +208,9 @@ def _prepared(
         )  # fmt: skip
         if spec.device == "cpu" and spec.gradient_based():
             _, batch, truth = next(judge.batches())
-            torch.set_num_threads(fastest_threads(lambda: gradient(network, batch[:50], Goal(truth[:50]))))
+            with random_state_kept():
+                few_threads = fastest_threads(lambda: gradient(network, batch[:50], Goal(truth[:50])))
+            torch.set_num_threads(few_threads)
         yield Run(judge, name, store=store, progress=progress, examples=spec.examples), images, classes
 
 
@@ -252,6 +260,18 @@ def _left_out(spec: EvaluationSpec, *, checked: bool) -> list[str]:
     return notes
 
 
+def _unmoved(results: Sequence[Result]) -> list[str]:
+    """A note where attacks on a classifier left images as they were."""
+    stuck = [r for r in results if any("not moved" in flag for flag in r.flags)]
+    titles = dict.fromkeys(r.title for r in stuck)
+    if not titles:
+        return []
+    return [
+        "Some attacks had no gradient to follow and left images as they were, which is no robustness (square "
+        f"and hopskipjump need none): {'; '.join(titles)}."
+    ]
+
+
 def _few_classes(images: ImageSet, known: int) -> list[str]:
     """A note where the data names fewer classes than the classifier knows."""
     if not 0 < len(images.classes) < known:
@@ -264,7 +284,8 @@ def _few_classes(images: ImageSet, known: int) -> list[str]:
 
 def _check_gradient(module: nn.Module, image: Tensor, label: Tensor, *, name: str) -> None:
     try:
-        gradient(module, image, Goal(label))
+        with random_state_kept():
+            gradient(module, image, Goal(label))
     except RequestError as error:
         raise RequestError(f"classifier {name!r}: {error}") from error
 

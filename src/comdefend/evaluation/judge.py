@@ -68,9 +68,19 @@ class Outcome:
     distances: list[Tensor] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     n: int = 0
+    unmoved: int = 0
     fooled: int = 0
     seconds: float = 0.0
     example: Example | None = None
+
+    def warnings(self) -> tuple[str, ...]:
+        """What the attack said of itself, and how many images that were right it left as they were: with a
+        budget to spend that is no robustness, but an attack that had nothing to follow.
+        """
+        found = list(dict.fromkeys(self.flags))
+        if self.unmoved:
+            found.append(f"{self.unmoved} of {self.n} images were not moved at all: no gradient to follow?")
+        return tuple(found)
 
     def shares(self, name: str) -> Tensor:
         """The share of draws in which a defence got each image right, N floats: 0 and 1 of a deterministic
@@ -108,7 +118,7 @@ class Outcome:
                 rounded=None if rounded is None else total(rounded),
                 rounded_right="" if rounded is None else pack(rounded, draws),
                 repeats=repeats(shares, draws) if stochastic else None,
-                flags=tuple(dict.fromkeys(self.flags)),
+                flags=self.warnings(),
                 right=pack(shares, draws),
                 stochastic=stochastic,
                 seconds=round(self.seconds, 2),
@@ -341,6 +351,9 @@ class Judge:
             with drawn_from(self.seed + start):
                 before, after = (self.predict(self.target(scenario), at) for at in (clean, images))
             turned = (after != truth) & (before == truth)
+            if scenario.attack.moves_all:
+                still = (images == clean).flatten(1).all(1)
+                outcome.unmoved += int((still & (before == truth)).sum())
             outcome.fooled += int(turned.sum())
             outcome.distances.append(distance(clean, images, scenario.attack.norm)[turned].cpu())
             if outcome.example is None and examples:

@@ -206,6 +206,7 @@ def pyplot() -> Any:
     except ImportError as error:
         raise MissingExtraError("plots", extra="evaluate", package="matplotlib") from error
     matplotlib.use("Agg")
+    matplotlib.rcParams["text.parse_math"] = False  # a class may be called "$x^$"
     import matplotlib.pyplot
 
     return matplotlib.pyplot

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from comdefend.atomic import write_json
+from comdefend.atomic import replacing, write_json
 from comdefend.errors import RequestError
 from comdefend.threat import Knowledge, Norm, Protocol, ThreatModel
 
@@ -249,8 +249,53 @@ def paired_difference(result: Result, reference: Result) -> tuple[float, tuple[f
     return gained / n, (max(-1.0, centre - spread), min(1.0, centre + spread))
 
 
+FILE_FORMAT = 2
+"""Of files of results; 1 was a list of records, each with all that is now said once."""
+
+PROVENANCE = ("data", "seed", "batch", "device", "software", "hardware", "commit")
+"""Fields of a record that say where it was measured: once in the header of a file."""
+
+SUBJECT = ("classifier", "defence", "defence_settings", "digests", "stochastic")
+"""Fields that say what was measured: once for each defence."""
+
+
+@dataclass(frozen=True)
+class ResultsFile:
+    """A file of results: a header, and the records with what is their own.
+
+    Each record names its entries in the header by their places (`made`, `of`) and leaves out what it has by
+    default, and its interval.
+    """
+
+    format: int
+    provenance: list[dict[str, Any]]
+    subjects: list[dict[str, Any]]
+    results: list[dict[str, Any]]
+
+
 def write_results(path: Path, results: Sequence[Result]) -> None:
-    write_json(path, [asdict(result) for result in results])
+    """Results into a file, one record a line, for `read_results`."""
+    usual = asdict(Result("", "", "", "", 0, 0))
+    header: tuple[list[Any], list[Any]] = ([], [])
+    lines = []
+    for result in results:
+        record = asdict(result)
+        places = []
+        for fields, entries in zip((PROVENANCE, SUBJECT), header, strict=True):
+            entry = {field: record.pop(field) for field in fields}
+            if entry not in entries:
+                entries.append(entry)
+            places.append(entries.index(entry))
+        if tuple(record["interval"]) == wilson(result.correct, result.n):
+            del record["interval"]
+        own = {key: value for key, value in record.items() if key in ("n", "correct") or value != usual[key]}
+        lines.append(json.dumps({"made": places[0], "of": places[1], **own}, separators=(",", ":")))
+    text = ",\n".join(lines)
+    with replacing(path) as temporary:
+        temporary.write_text(
+            f'{{"format": {FILE_FORMAT},\n"provenance": {json.dumps(header[0])},\n'
+            f'"subjects": {json.dumps(header[1])},\n"results": [\n{text}\n]}}\n'
+        )
 
 
 def kept_results(path: Path) -> list[Result]:
@@ -260,7 +305,23 @@ def kept_results(path: Path) -> list[Result]:
 
 def read_results(path: Path) -> list[Result]:
     """Results from a file that `write_results` wrote. Raises `RequestError` for anything else."""
-    results: list[Result] = _validated(path, list[Result], _content(path), what="results")
+    file: ResultsFile = _validated(path, ResultsFile, _content(path), what="results")
+    if file.format != FILE_FORMAT:
+        raise RequestError(
+            f"{str(path)!r} is no file of results: its format is {file.format}, and {FILE_FORMAT} is read here"
+        )
+    try:
+        records = [
+            {
+                "interval": wilson(record["correct"], record["n"]),
+                **file.provenance[record["made"]], **file.subjects[record["of"]], **record,
+            }
+            for record in file.results
+        ]  # fmt: skip
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise RequestError(f"{str(path)!r} is no file of results: a record is incomplete: {what}") from error
+    results: list[Result] = _validated(path, list[Result], records, what="results")
     for number, result in enumerate(results):
         _check_bits(path, number, result)
     return results

@@ -17,6 +17,7 @@ from comdefend.evaluation.results import Result
 from comdefend.evaluation.scenarios import Scenario, Target
 from comdefend.evaluation.store import Batches, Store, identity, key_of
 from comdefend.purifiers import Identity, is_random
+from comdefend.seeding import random_state_kept
 
 Progress = Callable[[int, int, str], None]
 """Called with (work done, work in all, what is under way); a unit is about a second."""
@@ -32,7 +33,7 @@ class Run:
         self, judge: Judge, classifier: str, *, store: Store, progress: Progress | None, examples: int
     ) -> None:
         self.judge, self.store, self.progress, self.examples = judge, store, progress, examples
-        self.known_before = len(store)
+        self.known_before, self.reused = store.keys(), False
         self.results: list[Result] = []
         self.examples_of: dict[Scenario, Example] = {}
         self.done = self.total = 0.0
@@ -101,11 +102,12 @@ class Run:
             goal = Goal(self.judge.labels[:TIMED_IMAGES].to(self.judge.device))
             model = self.judge.target(scenario)
             began = time.perf_counter()
-            try:
-                gradient(model, images, goal)
-            except RequestError:  # it hands none back, and is only asked for answers
-                with torch.no_grad():
-                    model(images)
+            with random_state_kept():
+                try:
+                    gradient(model, images, goal)
+                except RequestError:  # it hands none back, and is only asked for answers
+                    with torch.no_grad():
+                        model(images)
             self._seconds[target] = (time.perf_counter() - began) / len(images)
         return self._seconds[target]
 
@@ -113,14 +115,16 @@ class Run:
         self.tell(scenario.title)
         keys = {name: self._key(scenario, name) for name in scenario.defences}
         batches = self.store.batches(next(iter(keys.values())))
-        title = scenario.attack.title if scenario.attack else "none"
-        finished = [self.store.result(key) for key in keys.values()]
-        results = [self._signed(r, title) for r in finished if r and self._whole(scenario, r)]
-        if len(results) == len(keys):
+        finished = {name: self.store.result(key) for name, key in keys.items()}
+        whole = [r for r in finished.values() if r and self._whole(scenario, r)]
+        if len(whole) == len(keys):
             self.tell(scenario.title, work)
+            self.reused = self.reused or bool(self.known_before & set(keys.values()))
+            results = [self._signed(r, scenario, n, keys[n]) for n, r in zip(keys, whole, strict=True)]
         elif twin := self._by_who_knew_less(scenario):
             self.tell(scenario.title, work)
             results = [self._taken_over(twin, scenario, keys)]
+            self.store.keep(results)
         else:
             part = work / self.judge.batch_count(scenario.limit)
             outcome = self.judge.run(
@@ -128,14 +132,14 @@ class Run:
                 step=lambda title: self.tell(title, part),
             )  # fmt: skip
             results = [
-                replace(self._signed(result, title), fingerprint=keys[result.defence])
+                self._signed(result, scenario, result.defence, keys[result.defence])
                 for result in outcome.results(self.judge.defences, self.common)
             ]
             if outcome.example:
                 self.examples_of[scenario] = outcome.example
+            self.store.keep(results)
         self.found[scenario] = results
         self.results += results
-        self.store.keep(results)
         if batches:
             batches.forget(but_first=self.examples > 0)
             self.kept[scenario] = batches
@@ -175,14 +179,12 @@ class Run:
             mode=scenario.mode, draws=scenario.target.eot_samples, fingerprint=keys[name],
         )  # fmt: skip
 
-    def _signed(self, result: Result, title: str) -> Result:
-        """A result, new or finished before, with what its key says without telling it."""
+    def _signed(self, result: Result, scenario: Scenario, name: str, key: str) -> Result:
+        """A result, new or finished before, under the names of this evaluation."""
         return replace(
-            result, attack=title, classifier=self.common["classifier"], batch=self.judge.batch,
-            digests={
-                "classifier": self.classifier_identity[0],
-                "defence": self.defence_identity[result.defence][0],
-            },
+            result, attack=scenario.attack.title if scenario.attack else "none", defence=name,
+            classifier=self.common["classifier"], batch=self.judge.batch, fingerprint=key,
+            digests={"classifier": self.classifier_identity[0], "defence": self.defence_identity[name][0]},
         )  # fmt: skip
 
     def _whole(self, scenario: Scenario, known: Result) -> bool:

@@ -61,8 +61,6 @@ class Store:
         self._results: dict[str, Result] = {}
         self._checks: dict[str, dict[str, Check]] = {}
         self._anew = False  # whether what the folder holds goes with the first record that is kept
-        self.reused = 0
-        """How many results were found in it."""
         if folder is None:
             return
         for path, read in ((folder / RESULTS, read_results), (folder / CHECKS, read_checks)):
@@ -101,9 +99,11 @@ class Store:
         return len(self._results)
 
     def result(self, key: str) -> Result | None:
-        found = self._results.get(key)
-        self.reused += found is not None
-        return found
+        return self._results.get(key)
+
+    def keys(self) -> set[str]:
+        """The keys of all finished results."""
+        return set(self._results)
 
     def results(self) -> list[Result]:
         """All finished results, without the worst cases, which follow from them."""

@@ -211,11 +211,11 @@ def terminal_tables(results: Sequence[Result], *, width: int = 80) -> list[Table
                 wide = min(widths[heading], least + max(left, 0)) if heading == "attack" else least
                 table.add_column(heading, width=wide, overflow="fold")
             for name in part:
-                table.add_column(label(name), justify="right", width=_CELL, overflow="fold")
+                table.add_column(escape(label(name)), justify="right", width=_CELL, overflow="fold")
             for row, first in zip(found, words, strict=True):
                 cells = [counted(row.results[name], results) if name in row.results else "" for name in part]
                 if any(cells):
-                    table.add_row(*first, *cells)
+                    table.add_row(*map(escape, (*first, *cells)))
             tables.append(table)
     return tables
 
@@ -278,7 +278,7 @@ def _attackers_table(title: str, results: Sequence[Result], lines: Sequence[Sequ
         justify: Literal["left", "right"] = "left" if heading in ("epsilon", "defence") else "right"
         table.add_column(heading, justify=justify, overflow="fold")
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*map(escape, line))
     return table
 
 
