@@ -9,6 +9,7 @@ from torch import nn
 
 from comdefend import zoo
 from comdefend.classifiers.adapters import ADAPTERS
+from comdefend.classifiers.foreign import Foreign
 from comdefend.classifiers.resnet import (
     BasicBlock,
     Bottleneck,
@@ -17,11 +18,11 @@ from comdefend.classifiers.resnet import (
     initialise_classifier,
 )
 from comdefend.classifiers.vgg import VGG
-from comdefend.errors import RequestError
+from comdefend.errors import RequestError, WorkError
 from comdefend.factory import is_factory, load_factory
 from comdefend.model import channels_last
 
-__all__ = ["ARCHITECTURES", "build_classifier", "check_classifier", "load_classifier"]
+__all__ = ["ARCHITECTURES", "Foreign", "build_classifier", "check_classifier", "load_classifier"]
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "resnet9": ResNet9,
@@ -54,10 +55,11 @@ def load_classifier(reference: str) -> nn.Module:
     """A trained classifier by reference, in evaluation mode: a zoo name, a path of safetensors
     weights, `PATH.py:FACTORY`, `hf:ORG/NAME` or `hf:FOLDER`, `timm:NAME`, `torchvision:NAME`.
 
-    Raises `RequestError` where the reference leads nowhere or to something that is no classifier.
+    All but the zoo's come as a `Foreign`. Raises `RequestError` where the reference leads nowhere or to
+    something that is no classifier.
     """
     if is_factory(reference):
-        return load_factory(reference)
+        return Foreign(load_factory(reference), name=reference).eval()
     library, colon, name = reference.partition(":")
     if colon and library in ADAPTERS:
         return ADAPTERS[library](name).eval()
@@ -75,36 +77,62 @@ def check_classifier(
 ) -> int:
     """Try a classifier on a few images before any work; the number of its classes.
 
-    Raises `RequestError` where it does not take these images, gives no logits N x K, gives
-    probabilities, knows fewer classes than the labels name, or others than the `classes` of the data.
+    It is asked twice, and about an image alone as well as among others.
+
+    Raises `RequestError` where it does not take these images, gives no logits N x K or the same tensor each
+    time, gives probabilities, knows fewer classes than the labels name, or others than the `classes` of the
+    data, and where its answer is random or depends on what else is in the batch; `WorkError` where it takes
+    these images and fails on fewer or others.
     """
-    shape = "x".join(str(side) for side in images.shape[1:])
-    try:
-        with torch.no_grad():
-            logits = classifier(images)
-    except Exception as error:  # someone else's code can raise anything
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise RequestError(f"classifier {name!r} does not take images of {shape}: {reason}") from error
-    fits = isinstance(logits, torch.Tensor) and logits.ndim == 2 and len(logits) == len(images)
-    if not fits or not logits.is_floating_point():
-        tensor = isinstance(logits, torch.Tensor)
-        what = f"{tuple(logits.shape)} of {logits.dtype}" if tensor else type(logits).__name__
-        raise RequestError(f"classifier {name!r} returned {what}; float logits N x K are needed")
-    if not torch.isfinite(logits).all():
-        raise RequestError(f"classifier {name!r} returned NaN or infinite logits")
-    sums = logits.sum(1)
-    if bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+    asked = classifier if isinstance(classifier, Foreign) else Foreign(classifier, name=name)
+    with torch.no_grad():
+        try:
+            logits = asked(images)
+        except WorkError as error:
+            raise RequestError(str(error)) from error
+        first, known = logits.clone(), logits.shape[1]
+        if not torch.isfinite(first).all():
+            raise RequestError(f"classifier {name!r} returned NaN or infinite logits")
+        sums = first.sum(1)
+        if bool((first >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+            raise RequestError(
+                f"classifier {name!r} returns probabilities; logits (before the softmax) are needed"
+            )
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= known:
+            raise RequestError(
+                f"classifier {name!r} knows {known} classes, but the labels run from {low} to {high}"
+            )
+        if classes is not None and known != classes:
+            raise RequestError(
+                f"classifier {name!r} knows {known} classes, and the data {classes}: it is for other data"
+            )
+        again, alone = asked(images).clone(), asked(images[:1]).clone()
+        beside = asked(torch.cat([images[:1], 1 - images[:1]]))
+    if not torch.equal(logits, first):
         raise RequestError(
-            f"classifier {name!r} returns probabilities; logits (before the softmax) are needed"
+            f"classifier {name!r} overwrites the logits that it returned before; it must return a new tensor"
         )
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= logits.shape[1]:
+    if not _agree(first, again, tolerance=1e-3):
         raise RequestError(
-            f"classifier {name!r} knows {logits.shape[1]} classes, but the labels run from {low} to {high}"
+            f"classifier {name!r} is random: it gives the same images other logits each time; what is random "
+            "belongs in front of it, in a purifier with stochastic = True"
         )
-    if classes is not None and logits.shape[1] != classes:
+    if not (_agree(first[:1], alone, tolerance=0.02) and _agree(beside[:1], alone, tolerance=0.02)):
         raise RequestError(
-            f"classifier {name!r} knows {logits.shape[1]} classes, and the data {classes}: "
-            "it is for other data"
+            f"classifier {name!r} gives an image other logits alone than in a batch; they must not depend on "
+            "the other images (as they do in batch normalization without running statistics)"
         )
-    return int(logits.shape[1])
+    if bool(((first >= 0) & (first <= 1)).all()) and bool(((beside >= 0) & (beside <= 1)).all()):
+        raise RequestError(
+            f"classifier {name!r} returns values in [0, 1] alone, as after a sigmoid; logits (before it) are "
+            "needed (logits that have this range can be multiplied by 10)"
+        )
+    return known
+
+
+def _agree(first: torch.Tensor, second: torch.Tensor, *, tolerance: float) -> bool:
+    """Whether logits differ by no more than rounding: a share of the largest of them."""
+    if first.shape != second.shape:
+        return False
+    return bool((first - second).abs().max() <= tolerance * first.abs().max())
