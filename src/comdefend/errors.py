@@ -15,7 +15,9 @@ class WorkError(RuntimeError):
 
 
 def reason(error: BaseException) -> str:
-    """What somebody else's error says, in one line of at most 300 characters."""
+    """What an error says, in one line of at most 300 characters; of somebody else's also its type."""
+    if isinstance(error, RequestError | WorkError):
+        return str(error)[:300]
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     # TorchScript and others put the message below a traceback of their own.
     line = lines[-1] if any("Traceback" in line for line in lines) else lines[0]

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from comdefend.classifiers import check_classifier, load_classifier
+from comdefend.classifiers import Foreign, check_classifier, load_classifier
 from comdefend.data import ImageSet
 from comdefend.errors import MissingExtraError, RequestError
 
@@ -34,9 +34,9 @@ def hub(tmp_path: Path) -> Any:
         embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic", num_labels=7
     )
 
-    def write(network: nn.Module | None = None, **settings: Any) -> str:
+    def write(network: Any = None, **settings: Any) -> str:
         network = network or transformers.ResNetForImageClassification(config)
-        network.save_pretrained(tmp_path)  # type: ignore[operator]
+        network.save_pretrained(tmp_path)
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
         return f"hf:{tmp_path}"
 
@@ -45,8 +45,9 @@ def hub(tmp_path: Path) -> Any:
 
 def seen(classifier: nn.Module, images: Tensor) -> Tensor:
     """What a classifier's network is given of images."""
+    assert isinstance(classifier, Foreign)
     caught: list[Tensor] = []
-    hook = classifier.network.register_forward_pre_hook(lambda _, given: caught.append(given[0]))  # type: ignore[operator, union-attr]
+    hook = classifier.network.register_forward_pre_hook(lambda _, given: caught.append(given[0]))
     classifier(images)
     hook.remove()
     return caught[0]

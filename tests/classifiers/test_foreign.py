@@ -85,7 +85,7 @@ TORCHSCRIPT = (
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda logits, _: logits[0], r"returned \(5,\) of torch.float32 for a batch of 4; float logits N x K"),
+        (lambda logits, _: logits[0], r"returned \(5,\) of torch.float32 for a batch of 4; float logits"),
         (lambda logits, _: logits[:2], r"'it' returned \(2, 5\)"),
         (lambda logits, _: logits.argmax(1, keepdim=True), r"'it' returned \(4, 1\) of torch.int64"),
         (lambda logits, _: [logits], "'it' returned a list"),

@@ -87,7 +87,7 @@ def check_classifier(
     asked = classifier if isinstance(classifier, Foreign) else Foreign(classifier, name=name)
     with torch.no_grad():
         try:
-            logits = asked(images)
+            logits: torch.Tensor = asked(images)
         except WorkError as error:
             raise RequestError(str(error)) from error
         first, known = logits.clone(), logits.shape[1]

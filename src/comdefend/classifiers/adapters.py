@@ -58,7 +58,8 @@ class Processed(Normalised):
 
     def __init__(self, network: nn.Module, processor: Any, *, name: str) -> None:
         channels = int(getattr(getattr(network, "config", None), "num_channels", 3))
-        super().__init__(network, name=name, **_pixelwise(processor, channels, name=name))
+        mean, std, order = _pixelwise(processor, channels, name=name)
+        super().__init__(network, name=name, mean=mean, std=std, order=order)
         self.processor, self.channels = processor, channels
         self.sizes: set[tuple[int, ...]] = set()  # that the processor leaves as they are
 
@@ -75,7 +76,9 @@ class Processed(Normalised):
         return super().prepare(images)
 
 
-def _pixelwise(processor: Any, channels: int, *, name: str) -> dict[str, list[float] | list[int] | None]:
+def _pixelwise(
+    processor: Any, channels: int, *, name: str
+) -> tuple[list[float], list[float], list[int] | None]:
     """Mean, deviation and order of the channels that do to an image in [0, 1] what an image processor does to
     one of 8 bits, its changes of size aside. They are read off what it makes of black and of single channels:
     each kind of processor has settings of its own.
@@ -104,7 +107,7 @@ def _pixelwise(processor: Any, channels: int, *, name: str) -> dict[str, list[fl
         expected = (image - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
         if torch.allclose(made[-1], expected, rtol=1e-4, atol=1e-4 * float(slopes.abs().max())):
             ordered = order.tolist() == list(range(channels))
-            return {"mean": mean.tolist(), "std": std.tolist(), "order": None if ordered else order.tolist()}
+            return mean.tolist(), std.tolist(), None if ordered else order.tolist()
     raise RequestError(f"{cannot}: it does more to pixels than to order and scale their channels")
 
 
@@ -134,10 +137,8 @@ def load_hf(name: str) -> nn.Module:
         missing = ", ".join(sorted(loading["missing_keys"])[:3])
         raise RequestError(f"classifier {reference!r} has no weights for {missing}: it was not trained")
     # The processors that need no torchvision; the others do the same, but for rounding.
-    processor = _loaded(
-        reference,
-        lambda: AutoImageProcessor.from_pretrained(name, backend="pil", trust_remote_code=False),
-    )
+    load: Callable[..., Any] = AutoImageProcessor.from_pretrained
+    processor = _loaded(reference, lambda: load(name, backend="pil", trust_remote_code=False))
     return Processed(network, processor, name=reference)
 
 

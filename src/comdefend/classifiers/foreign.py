@@ -36,7 +36,7 @@ class Foreign(nn.Module):
             if isinstance(error, RequestError):
                 raise RequestError(f"{taken}: {error}") from error
             raise WorkError(f"{taken}: {reason(error)}") from error
-        logits = getattr(output, "logits", output)
+        logits: Tensor = getattr(output, "logits", output)
         fits = isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == len(images)
         if not fits or not logits.is_floating_point():
             tensor = isinstance(logits, Tensor)
