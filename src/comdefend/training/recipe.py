@@ -223,10 +223,10 @@ class _Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if event.anchor is not None:
             self._refuse("anchors and aliases (& and *) are not accepted", event)
-        if getattr(event, "tag", None) is not None:
+        if event.tag is not None:
             self._refuse("tags (!) are not accepted", event)
         if self.depth == _MAX_DEPTH:
             self._refuse(f"it is more than {_MAX_DEPTH} levels deep", event)
@@ -249,7 +249,7 @@ class _Loader(yaml.SafeLoader):
             keys.add(key)
         return mapping
 
-    def _refuse(self, problem: str, where: yaml.Event | yaml.Node) -> NoReturn:
+    def _refuse(self, problem: str, where: Any) -> NoReturn:
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=where.start_mark)
 
 
