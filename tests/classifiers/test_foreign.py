@@ -138,6 +138,11 @@ def test_answers_that_mean_nothing_are_refused_before_any_work(
             check_classifier(classifier, IMAGES[:2], LABELS, name="it")
 
 
+def test_logits_that_only_happen_to_lie_in_0_1_are_logits() -> None:
+    means = Their(lambda _, images: images.mean((2, 3)).repeat(1, 2)[:, :5])
+    assert check_classifier(means, IMAGES[:2], LABELS, name="it") == 5
+
+
 def test_a_single_image_is_enough_to_see_that_others_count() -> None:
     with pytest.raises(RequestError, match="alone than in a batch"):
         check_classifier(Their(beside_others), IMAGES[:1], LABELS, name="it")

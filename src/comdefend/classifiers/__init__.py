@@ -123,12 +123,27 @@ def check_classifier(
             f"classifier {name!r} gives an image other logits alone than in a batch; they must not depend on "
             "the other images (as they do in batch normalization without running statistics)"
         )
-    if bool(((first >= 0) & (first <= 1)).all()) and bool(((beside >= 0) & (beside <= 1)).all()):
+    if _is_bounded(asked, images, torch.cat([first, beside])):
         raise RequestError(
             f"classifier {name!r} returns values in [0, 1] alone, as after a sigmoid; logits (before it) are "
             "needed (logits that have this range can be multiplied by 10)"
         )
     return known
+
+
+def _is_bounded(classifier: Foreign, images: torch.Tensor, logits: torch.Tensor) -> bool:
+    """Whether logits lie in [0, 1], and stay there for images that are none: a mean of pixels would not."""
+
+    def inside(values: torch.Tensor) -> bool:
+        return bool(((values >= 0) & (values <= 1)).all())
+
+    if not inside(logits):
+        return False
+    try:
+        with torch.no_grad():
+            return inside(classifier(100 * images)) and inside(classifier(-100 * images))
+    except (RequestError, WorkError):  # it looks at what it is given
+        return False
 
 
 def _agree(first: torch.Tensor, second: torch.Tensor, *, tolerance: float) -> bool:
