@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # what is not shown is not imported
     from comdefend.paper.settings import Shown
     from comdefend.zoo import Facts
 
-screen = Console(stderr=True)
+screen = Console(stderr=True, emoji=False)
 
 SILENCE = 20.0
 """Seconds after which work without a terminal says where it is."""
@@ -79,12 +79,12 @@ def show_models(known: Sequence["Facts"]) -> None:
         table.add_column(heading, no_wrap=heading == "name")
     for facts in known:
         table.add_row(facts.name, facts.kind, facts.in_words())
-    Console().print(table)
+    Console(emoji=False).print(table)
 
 
 def show_grids(part: "Shown") -> None:
     """A part of the paper's experiments, in tables that fit."""
-    console = Console()
+    console = Console(emoji=False)
     for grid in part.grids:
         console.print(grid.title, style="italic", highlight=False, markup=False)
         for piece in grid.pieces(console.width):
@@ -106,7 +106,7 @@ def show_report(report: "Report", paths: dict[str, Path], as_json: bool) -> None
         results, checks = map(asdict, report.results), map(asdict, report.checks)
         print(json.dumps({"results": list(results), "checks": list(checks), "notes": report.notes}))
         return
-    console = Console()
+    console = Console(emoji=False)
     for part in shown(report.results, report.checks, report.notes, width=console.width):
         console.print(part)
     print(f"Report: {paths['page']}")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from comdefend.classifiers import Foreign, check_classifier, load_classifier
 from comdefend.errors import RequestError, WorkError
+from comdefend.seeding import random_state_kept
 
 IMAGES, LABELS = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 4])
 
@@ -100,8 +101,21 @@ def test_what_it_does_wrong_is_one_sentence(change: Callable[[Tensor, Tensor], A
         Foreign(Their(change), name="it")(IMAGES)
 
 
+def test_its_classes_stay_as_many_as_they_were() -> None:
+    foreign = Foreign(Their(lambda logits, images: logits[:, : 1 + len(images)]), name="it")
+    foreign(IMAGES)
+    with pytest.raises(WorkError, match="'it' returned 3 logits for an image, and before 5"):
+        foreign(IMAGES[:2])
+
+
 def random(logits: Tensor, _: Tensor) -> Tensor:
     return logits + 0.1 * torch.randn_like(logits)
+
+
+def random_from_the_same_numbers(logits: Tensor, _: Tensor) -> Tensor:
+    """As a network that is made to leave random numbers as they were."""
+    with random_state_kept():
+        return nn.functional.dropout(logits, 0.5)
 
 
 def beside_others(logits: Tensor, _: Tensor) -> Tensor:
@@ -123,6 +137,7 @@ def into_a_buffer(logits: Tensor, images: Tensor) -> Tensor:
     ("change", "message"),
     [
         (random, "'it' is random"),
+        (random_from_the_same_numbers, "'it' is random"),
         (beside_others, "'it' gives an image other logits alone than in a batch"),
         (sorted_by_batch, "'it' gives an image other logits alone than in a batch"),
         (into_a_buffer, "'it' overwrites the logits"),

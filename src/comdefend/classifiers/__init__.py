@@ -21,6 +21,7 @@ from comdefend.classifiers.vgg import VGG
 from comdefend.errors import RequestError, WorkError
 from comdefend.factory import is_factory, load_factory
 from comdefend.model import channels_last
+from comdefend.seeding import drawn_from
 
 __all__ = ["ARCHITECTURES", "Foreign", "build_classifier", "check_classifier", "load_classifier"]
 
@@ -87,7 +88,8 @@ def check_classifier(
     asked = classifier if isinstance(classifier, Foreign) else Foreign(classifier, name=name)
     with torch.no_grad():
         try:
-            logits: torch.Tensor = asked(images)
+            with drawn_from(0):
+                logits: torch.Tensor = asked(images)
         except WorkError as error:
             raise RequestError(str(error)) from error
         first, known = logits.clone(), logits.shape[1]
@@ -107,8 +109,9 @@ def check_classifier(
             raise RequestError(
                 f"classifier {name!r} knows {known} classes, and the data {classes}: it is for other data"
             )
-        again, alone = asked(images).clone(), asked(images[:1]).clone()
-        beside = asked(torch.cat([images[:1], 1 - images[:1]]))
+        with drawn_from(1):  # other numbers, also where each call begins with the same ones
+            again, alone = asked(images).clone(), asked(images[:1]).clone()
+            beside = asked(torch.cat([images[:1], 1 - images[:1]]))
     if not torch.equal(logits, first):
         raise RequestError(
             f"classifier {name!r} overwrites the logits that it returned before; it must return a new tensor"

@@ -21,6 +21,7 @@ class Foreign(nn.Module):
         super().__init__()
         self.network = network
         self.name = name
+        self.classes: int | None = None
 
     def prepare(self, images: Tensor) -> Tensor:
         """What the network is given: a new tensor."""
@@ -45,4 +46,10 @@ class Foreign(nn.Module):
                 f"classifier {self.name!r} returned {what} for a batch of {len(images)}; "
                 "float logits N x K are needed"
             )
+        if self.classes not in (None, logits.shape[1]):
+            raise WorkError(
+                f"classifier {self.name!r} returned {logits.shape[1]} logits for an image, and before "
+                f"{self.classes}"
+            )
+        self.classes = logits.shape[1]
         return logits  # the very tensor: callers look for the layer that it comes from
