@@ -461,3 +461,33 @@ def test_threads_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
     assert run("--threads", 3, "models") == 0
     assert chosen == [3]
+
+
+def test_json_is_all_that_is_printed_whatever_somebodys_code_prints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net.py").write_text(
+        "print('imported')\n"
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        print('made')\n"
+        "    def forward(self, images):\n"
+        "        print('asked')\n"
+        "        return images.flatten(1)[:, :10]\n"
+        "class Loud(nn.Module):\n"
+        "    def forward(self, images):\n"
+        "        print('purifying')\n"
+        "        return images\n"
+    )
+    words = [
+        "evaluate", "--classifier", f"{tmp_path}/net.py:Net", "--defences", f"{tmp_path}/net.py:Loud",
+        "--data", "sample:cifar10", "--limit", 3, "--attacks", "fgsm", "--knowledge", "gray-box,white-box",
+        "--no-checks", "--json", "--output", tmp_path / "report",
+    ]  # fmt: skip
+    assert run(*words) == 0
+    printed = capsys.readouterr()
+    assert {r["defence"] for r in json.loads(printed.out)["results"]} == {"none", f"{tmp_path}/net.py:Loud"}
+    for said in ("imported", "made", "asked", "purifying"):
+        assert said in printed.err

@@ -17,3 +17,8 @@ def test_work_without_a_terminal_says_where_it_is_unless_it_shall_be_quiet(
     assert said in shown.err
     assert not (quiet and shown.err)
     assert not shown.out
+
+
+def test_a_message_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.failed("'net.py:smile:' is [no] :factory:", 2)
+    assert "'net.py:smile:' is [no] :factory:" in capsys.readouterr().err

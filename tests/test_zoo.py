@@ -2,9 +2,11 @@
 
 import json
 import re
-from dataclasses import asdict
+import resource
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -20,6 +22,8 @@ from comdefend.evaluation.worst_case import WORST
 from comdefend.image import psnr
 from comdefend.model import ComDefend, ComDefendConfig
 from comdefend.purifiers import load_comdefend
+from comdefend.purifiers.hgd import load_hgd
+from comdefend.purifiers.pixeldefend import load_pixeldefend
 from comdefend.training import load_recipe
 from tests.conftest import tiny_model
 
@@ -103,6 +107,75 @@ def test_tampered_facts_are_refused(facts: str, tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", metadata={"comdefend": facts})
     with pytest.raises(RequestError, match=r"a\.safetensors"):
         load_comdefend(str(tmp_path / "a.safetensors"))
+
+
+LOADERS: dict[str, Callable[[str], object]] = {
+    "cifar10": load_comdefend, "cifar10-resnet9": load_classifier, "cifar10-pixelcnn": load_pixeldefend,
+    "cifar10-hgd": load_hgd,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("cifar10", {"com_widths": [1024] * 8}),
+        ("cifar10", {"com_widths": [16] * 1_000_000}),
+        ("cifar10", {"bits": 8}),
+        ("cifar10-resnet9", {"widths": [1_000_000] * 4}),
+        ("cifar10-resnet9", {"widths": [8] * 1_000_000}),
+        ("cifar10-resnet9", {"classes": 10**12}),
+        ("cifar10-resnet9", {"classes": 10**30}),
+        ("cifar10-resnet9", {"channels": -3}),
+        ("cifar10-resnet9", {"widths": {"a": 1}}),
+        ("cifar10-resnet9", {"architecture": "resnet20", "blocks": [10**12] * 3, "widths": [1] * 3}),
+        ("cifar10-pixelcnn", {"features": 512, "layers": 512}),
+        ("cifar10-hgd", {"widths": [1024] * 1_000_000}),
+    ],
+)
+def test_sizes_in_a_header_are_compared_before_memory_is_taken(
+    name: str, sizes: dict[str, Any], tmp_path: Path
+) -> None:
+    """Few tensors and an architecture that would take hours to build, or more memory than there is."""
+    facts = zoo.facts(name)
+    header = asdict(replace(facts, architecture={**facts.architecture, **sizes}))
+    path = tmp_path / "odd.safetensors"
+    save_file(zoo.read(name, kind=facts.kind)[1], path, metadata={"comdefend": json.dumps(header)})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(
+        RequestError, match=r"odd\.safetensors' (do not fit their|have an impossible) architecture"
+    ):
+        LOADERS[name](str(path))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KiB
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["[" * 100_000, '{"name": ' + "9" * 5000 + "}", '{"kind": "purifier", "name": "a", "architecture": {}, '
+     '"data": "x", "made": "y", "recipe": []}'],
+    ids=["deep", "long", "type"],
+)  # fmt: skip
+def test_headers_that_are_no_facts_are_refused(header: str, tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", metadata={"comdefend": header})
+    with pytest.raises(RequestError, match=r"a\.safetensors' have no readable facts: .{1,400}$"):
+        zoo.read(str(tmp_path / "a.safetensors"), kind="purifier")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: tensors.pop("rec.layers.4.bias"), "rec.layers.4.bias is not stored and 3 needed"),
+        (lambda tensors: tensors.update(more=torch.zeros(2, 3)), "more is 2x3 stored and not needed"),
+        (lambda tensors: tensors.update({"rec.layers.4.bias": torch.zeros(4)}), "is 4 stored and 3 needed"),
+    ],
+)
+def test_weights_that_do_not_fit_say_where(
+    change: Callable[[dict[str, torch.Tensor]], Any], message: str, tmp_path: Path
+) -> None:
+    write_tiny(tmp_path / "tiny.safetensors")
+    _, tensors = zoo.read(str(tmp_path / "tiny.safetensors"), kind="purifier")
+    change(tensors)
+    with pytest.raises(RequestError, match=f"do not fit their architecture: .*{message}$"):
+        zoo.fill(tiny_model(), tensors, name="tiny")
 
 
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:

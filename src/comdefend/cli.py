@@ -4,12 +4,12 @@ Exit codes: 0 done, 1 the work failed (or part of it), 2 the request was wrong. 
 puts one JSON document on standard output; everything else goes to standard error.
 """
 
-import json
 import logging
 import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, get_args
@@ -22,7 +22,17 @@ from comdefend.errors import RequestError, WorkError, check_extra
 from comdefend.evaluation.spec import EvaluationSpec
 from comdefend.options import with_options_of
 from comdefend.references import split_list
-from comdefend.terminal import bar, failed, screen, show_grids, show_models, show_plan, show_report
+from comdefend.terminal import (
+    bar,
+    emit,
+    failed,
+    only_the_document,
+    screen,
+    show_grids,
+    show_models,
+    show_plan,
+    show_report,
+)
 
 # Read when torch is imported. Threads that spin at barriers make a busy machine several times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -63,7 +73,7 @@ def demo(
     with bar("demo", json_) as progress:
         made = run_demo(output, limit=limit, progress=progress)
     if json_:
-        print(json.dumps([asdict(result) for _, report, _ in made for result in report.results]))
+        emit([asdict(result) for _, report, _ in made for result in report.results])
         return
     for part, report, paths in made:
         show_report(report, paths, as_json=False)
@@ -130,7 +140,7 @@ def purify(
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(outcome.ignored.items()))
         screen.print(f"left out, since they are no images: {kinds}", highlight=False, markup=False)
     if json_:
-        print(json.dumps(asdict(outcome)))
+        emit(asdict(outcome))
     else:
         screen.print(f"{outcome.written} purified, {outcome.skipped} skipped, {len(outcome.failures)} failed")
     if outcome.failures:
@@ -158,7 +168,7 @@ def train(
     folder = output or Path("runs") / plan.name
     known = start(plan, output=folder, resume=resume, device=device, devices=devices)
     if json_:
-        print(json.dumps(asdict(known) if known else None))
+        emit(asdict(known) if known else None)
     elif known:
         print(f"{folder / 'weights.safetensors'}: {known.scores}")
 
@@ -268,7 +278,7 @@ def reproduce(
                     show_grids(part)
                     print(f"Results: {', '.join(str(file) for file in part.files)}")
     if json_:
-        print(json.dumps(documents))
+        emit(documents)
 
 
 @app.command()
@@ -278,7 +288,7 @@ def models(json_: Json = False) -> None:
 
     known = [zoo.facts(name) for name in zoo.names()]
     if json_:
-        print(json.dumps([asdict(facts) for facts in known]))
+        emit([asdict(facts) for facts in known])
     else:
         show_models(sorted(known, key=lambda facts: get_args(zoo.Kind).index(facts.kind)))
 
@@ -314,7 +324,10 @@ def convert(
         output,
         half=False,
     )
-    print(json.dumps(asdict(facts)) if json_ else f"{output}: {model.config}")
+    if json_:
+        emit(asdict(facts))
+    else:
+        print(f"{output}: {model.config}")
 
 
 @app.callback(invoke_without_command=True)
@@ -337,7 +350,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("comdefend").setLevel(logging.INFO)
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(args=given, obj=given, standalone_mode=False)
+        with only_the_document() if "--json" in given else nullcontext():
+            code = app(args=given, obj=given, standalone_mode=False)
         if code == _INTERRUPTED:
             return failed("interrupted", 1)
         return code if isinstance(code, int) else 0

@@ -14,6 +14,17 @@ class WorkError(RuntimeError):
     """The request was right, but the work failed on the way. Exit code 1."""
 
 
+def reason(error: BaseException) -> str:
+    """What an error says, in one line of at most 300 characters; of somebody else's also its type."""
+    if isinstance(error, RequestError | WorkError):
+        return str(error)[:300]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    # TorchScript and others put the message below a traceback of their own.
+    line = lines[-1] if any("Traceback" in line for line in lines) else lines[0]
+    kind = type(error).__name__
+    return (line if line.startswith(f"{kind}:") else f"{kind}: {line}".removesuffix(": "))[:300]
+
+
 def check_extra(extra: str, *packages: str, feature: str) -> None:
     """Raises `MissingExtraError`, before any work, where one of an extra's packages is not installed."""
     for package in packages:

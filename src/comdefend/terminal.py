@@ -4,12 +4,14 @@ Standard output has what was asked for, standard error everything else.
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -30,7 +32,7 @@ if TYPE_CHECKING:  # what is not shown is not imported
     from comdefend.paper.settings import Shown
     from comdefend.zoo import Facts
 
-screen = Console(stderr=True)
+screen = Console(stderr=True, emoji=False)
 
 SILENCE = 20.0
 """Seconds after which work without a terminal says where it is."""
@@ -66,6 +68,27 @@ def bar(what: str, quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
         yield move
 
 
+def emit(document: object) -> None:
+    """The JSON document of a command that was asked for one: the only thing on standard output."""
+    print(json.dumps(document), file=_OUT.get() or sys.stdout)
+
+
+@contextmanager
+def only_the_document() -> Iterator[None]:
+    """Whatever is printed inside, by somebody's code, too, goes to standard error; `emit` to standard
+    output.
+    """
+    token = _OUT.set(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _OUT.reset(token)
+
+
+_OUT: ContextVar[TextIO | None] = ContextVar("standard output", default=None)
+
+
 def failed(message: object, code: int) -> int:
     """Say what stopped a command; `code` again, its exit code."""
     screen.print(f"comdefend: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
@@ -79,12 +102,12 @@ def show_models(known: Sequence["Facts"]) -> None:
         table.add_column(heading, no_wrap=heading == "name")
     for facts in known:
         table.add_row(facts.name, facts.kind, facts.in_words())
-    Console().print(table)
+    Console(emoji=False).print(table)
 
 
 def show_grids(part: "Shown") -> None:
     """A part of the paper's experiments, in tables that fit."""
-    console = Console()
+    console = Console(emoji=False)
     for grid in part.grids:
         console.print(grid.title, style="italic", highlight=False, markup=False)
         for piece in grid.pieces(console.width):
@@ -105,9 +128,9 @@ def show_report(report: "Report", paths: dict[str, Path], as_json: bool) -> None
     if as_json:
         results, checks = map(asdict, report.results), map(asdict, report.checks)
         document = {"results": list(results), "checks": list(checks), "notes": report.notes}
-        print(json.dumps({"request": asdict(report.spec) if report.spec else None, **document}))
+        emit({"request": asdict(report.spec) if report.spec else None, **document})
         return
-    console = Console()
+    console = Console(emoji=False)
     for part in shown(report.results, report.checks, report.notes, width=console.width):
         console.print(part)
     print(f"Report: {paths['page']}")
@@ -119,7 +142,7 @@ def show_plan(plan: "Plan", as_json: bool) -> None:
         listed = [
             {"scenario": s.title, "images": s.limit, "seconds": seconds} for s, seconds in plan.scenarios
         ]
-        print(json.dumps({"scenarios": listed, "checks": plan.checks, "seconds": plan.seconds}))
+        emit({"scenarios": listed, "checks": plan.checks, "seconds": plan.seconds})
         return
     table = Table()
     for heading in ("scenario", "judged", "images", "about"):

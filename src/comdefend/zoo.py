@@ -6,7 +6,8 @@ shipped ones lie in `weights/`, each beside a JSON file with the same facts and 
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from importlib import resources
@@ -17,9 +18,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from comdefend.atomic import replacing, write_json
-from comdefend.errors import RequestError
+from comdefend.errors import RequestError, reason
 
 Kind = Literal["purifier", "classifier", "pixelcnn", "denoiser"]
 """ComDefend's networks, a classifier, PixelDefend's model of clean images, HGD's denoiser."""
@@ -158,10 +160,7 @@ def read(reference: str, *, kind: Kind) -> tuple[Facts, dict[str, Tensor]]:
         raise RequestError(f"weights {reference!r} are no readable safetensors file: {error}") from error
     if header is None:
         raise RequestError(f"weights {reference!r} were not written by comdefend: no facts in the header")
-    try:
-        found = replace(Facts(**json.loads(header)), sha256=sha256)
-    except (ValueError, TypeError) as error:
-        raise RequestError(f"weights {reference!r} have no readable facts: {error}") from error
+    found = replace(_read_facts(header, name=reference), sha256=sha256)
     if found.kind != kind:
         raise RequestError(f"weights {reference!r} belong to a {found.kind}; a {kind} is needed")
     for key, tensor in tensors.items():
@@ -181,19 +180,34 @@ def rebuild(
     """
     known, tensors = read(reference, kind=kind)
     try:
-        network = build(known.architecture)
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"weights {reference!r} have an impossible architecture: {error}") from error
+        # Without memory for its weights: a file of a few bytes may name sizes that no machine has.
+        with torch.device("meta"), _at_most_parameters(len(tensors)):
+            network = build(known.architecture)
+    except Exception as error:  # what a file says can fail anywhere in a network
+        raise RequestError(
+            f"weights {reference!r} have an impossible architecture: {reason(error)}"
+        ) from error
     fill(network, tensors, name=reference)
     return network, known
 
 
-def fill(network: nn.Module, tensors: dict[str, Tensor], *, name: str) -> nn.Module:
-    """Put weights into a network built for them and set it to evaluation, gradients off."""
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise RequestError(f"weights {name!r} do not fit their architecture: {error}") from error
+def fill(network: Network, tensors: dict[str, Tensor], *, name: str) -> Network:
+    """Put weights into a network built for them and set it to evaluation, gradients off. One on the meta
+    device takes the tensors themselves.
+
+    Raises `RequestError` where names or shapes are not the network's.
+    """
+    needed = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    stored = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    for key in sorted(needed.keys() | stored.keys()):
+        if needed.get(key) != stored.get(key):
+            sizes = (
+                f"{_shape(there.get(key))} {what}" for there, what in ((stored, "stored"), (needed, "needed"))
+            )
+            raise RequestError(
+                f"weights {name!r} do not fit their architecture: {key} is {' and '.join(sizes)}"
+            )
+    network.load_state_dict(tensors, assign=any(p.is_meta for p in network.parameters()))
     return network.eval().requires_grad_(False)
 
 
@@ -212,6 +226,43 @@ def write(network: nn.Module, known: Facts, path: Path, *, half: bool = True) ->
         complete = replace(known, sha256=_sha256(temporary))
     write_json(path.with_suffix(".json"), asdict(complete))
     return complete
+
+
+def _read_facts(header: str, *, name: str) -> Facts:
+    try:
+        found = Facts(**json.loads(header))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RequestError(f"weights {name!r} have no readable facts: {reason(error)}") from error
+    for key, value in asdict(found).items():
+        kind = dict if key in ("architecture", "recipe", "scores") else str
+        if not isinstance(value, kind):
+            raise RequestError(f"weights {name!r} have no readable facts: {key} is no {_IN_WORDS[kind]}")
+    return found
+
+
+_IN_WORDS: dict[type, str] = {dict: "mapping", str: "text"}
+
+
+@contextmanager
+def _at_most_parameters(count: int) -> Iterator[None]:
+    """Raises `ValueError` inside as soon as a network has more parameters than `count`."""
+    left = count
+
+    def counted(*_: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError(f"it has more layers than the {count} tensors of the file are enough for")
+
+    hook = register_module_parameter_registration_hook(counted)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "not" if shape is None else "x".join(map(str, shape)) or "one number"
 
 
 def _folder() -> Path:

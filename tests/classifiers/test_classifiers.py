@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from comdefend.classifiers import ARCHITECTURES, build_classifier, check_classifier, load_classifier
+from comdefend.classifiers import architectures, build_classifier, check_classifier, load_classifier
 from comdefend.errors import RequestError
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", list(architectures))
 @pytest.mark.parametrize(("channels", "side"), [(1, 28), (3, 32)])
 def test_architectures_take_grey_and_colour(architecture: str, channels: int, side: int) -> None:
     network = build_classifier(architecture, channels=channels, classes=7).eval()

@@ -1,5 +1,6 @@
 """Recipes: the shipped ones, overrides, and what is refused."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,62 @@ def test_files_that_are_no_recipes_are_refused(content: str, tmp_path: Path) -> 
 def test_impossible_adversarial_training_is_refused(override: str, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         load_recipe("cifar10-resnet9-adversarial", [override])
+
+
+SOUND = "trains: purifier\ndata: photos\nbatch: 4\nlearning_rate: 1e-3\nsteps: 10\n"
+
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (SOUND + LAUGHS + "name: *a11\n", "line 6: anchors and aliases"),
+        (SOUND + "purifier: &p {bits: 8}\nclassifier:\n  <<: *p\n", "line 6: anchors and aliases"),
+        (SOUND + "<<: {batch: 8}\n", "unknown setting '<<'"),
+        (SOUND + "seed: !!int many\n", r"line 6: tags \(!\)"),
+        (SOUND + "crop: !!timestamp x\n", r"line 6: tags \(!\)"),
+        (SOUND + "batch: 8\n", "line 6: 'batch' is given twice"),
+        (SOUND + "purifier:\n  bits: 8\n  phi: 1.0\n  'bits': 9\n", "line 9: 'bits' is given twice"),
+        (SOUND + "? [a]\n: 1\n", "line 6: found unhashable key"),
+        (SOUND.replace("4", "2024-99-01"), "batch is '2024-99-01'; it must be a whole number"),
+        (SOUND.replace("4", "2024-01-01"), "batch is '2024-01-01'; it must be a whole number"),
+        (SOUND + f"seed: {'9' * 5000}\n", "line 6: a value has more than 40 characters"),
+        (SOUND + f"learning_rates: 0x{'f' * 5000}\n", "line 6: a value has more than 40 characters"),
+        (SOUND + f"name: {'x' * 5000}\n", "line 6: a value has more than 1000 characters"),
+        (SOUND + f"{'x' * 500}: 1\n", "unknown setting 'xxx"),
+        (SOUND + "seed: 0b_\n", "ValueError: invalid literal"),
+        (SOUND + f"name: {'[' * 3000}{']' * 3000}\n", "line 6: it is more than 20 levels deep"),
+        (SOUND + f"name: {'{a: ' * 3000}1{'}' * 3000}\n", "line 6: it is more than 20 levels deep"),
+        ("- " * 3000 + "x\n", "line 1: it is more than 20 levels deep"),
+        (SOUND + f"name: [{'x, ' * 5000}]\n", "name is .*; it must be text"),
+        (SOUND + "#" * 200_000, "it has more than 100000 bytes"),
+        (SOUND + "---\na: 1\n", "but found another document"),
+        (SOUND + 'extends: "\\0.yaml"\n', "cannot be read: ValueError: embedded null byte"),
+        (SOUND.encode() + b"name: \xff\n", "cannot be read: UnicodeDecodeError"),
+    ],
+)
+def test_files_that_no_recipe_needs_are_refused_at_once_in_one_line(
+    content: str | bytes, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    began = time.monotonic()
+    with pytest.raises(RequestError, match=message) as refused:
+        load_recipe(str(path))
+    assert time.monotonic() - began < 2
+    assert len(str(refused.value)) < 800
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["&a [1]", "*a", "!!int x", "{a: 1, a: 2}", "[" * 3000, "9" * 5000, "[x\n", "x" * 200_000, "- a\nb"],
+)
+def test_overrides_that_are_no_values_are_refused_in_one_line(value: str) -> None:
+    with pytest.raises(RequestError, match=r"override 'seed=.*the value is no YAML: ") as refused:
+        load_recipe("cifar10", [f"seed={value}"])
+    assert len(str(refused.value)) < 400
+    assert "\n" not in str(refused.value)

@@ -4,11 +4,14 @@ All take images in [0, 1] and normalise inside.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from comdefend.classifiers.architectures import architectures
 
 
 class Normalise(nn.Module):
@@ -107,6 +110,7 @@ class PooledBlock(nn.Module):
         return x + residual
 
 
+@architectures.register("resnet9")
 class ResNet9(nn.Module):
     """A small residual network that trains in minutes, after those of the DAWNBench contest.
 
@@ -134,6 +138,14 @@ class ResNet9(nn.Module):
         features = self.layers(self.stem(self.normalise(images)))
         logits: Tensor = self.head(features.amax((2, 3)))
         return logits
+
+
+for _name, _block, _blocks, _widths in (
+    ("resnet20", BasicBlock, (3, 3, 3), (16, 32, 64)),
+    ("resnet18", BasicBlock, (2, 2, 2, 2), (64, 128, 256, 512)),
+    ("resnet50", Bottleneck, (3, 4, 6, 3), (64, 128, 256, 512)),  # the paper's
+):
+    architectures.register(_name)(partial(ResNet, _block, blocks=_blocks, widths=_widths))
 
 
 def initialise_classifier(network: nn.Module, *, seed: int) -> None:

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from comdefend.classifiers.architectures import architectures
 from comdefend.classifiers.resnet import Normalise
 
 
+@architectures.register("vgg")
 class VGG(nn.Module):
     """For each width two 3x3 convolutions with batch normalisation and a pooling to half the size; a mean.
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from comdefend.attacks import Goal
 from comdefend.attacks.iterative import gradient
-from comdefend.classifiers import check_classifier, load_classifier
+from comdefend.classifiers import Foreign, check_classifier, load_classifier
 from comdefend.data import ImageSet, load_data
 from comdefend.device import find_device
 from comdefend.errors import RequestError
@@ -33,7 +33,7 @@ from comdefend.evaluation.spec import EvaluationSpec
 from comdefend.evaluation.store import Store
 from comdefend.evaluation.tables import as_text
 from comdefend.evaluation.worst_case import worst_cases
-from comdefend.purifiers import Identity, Purifier, as_purifier, check_module, load
+from comdefend.purifiers import Identity, Purifier, as_purifier, check_module, is_ours, load
 from comdefend.seeding import random_state_kept
 from comdefend.threat import ThreatModel
 
@@ -233,7 +233,8 @@ def _named(classifier: nn.Module | str | Mapping[str, nn.Module]) -> tuple[str, 
     else:
         name, network = type(classifier).__name__, classifier
     check_module(network, what="classifier")
-    return name, network
+    known = isinstance(network, Foreign) or is_ours(network)
+    return name, network if known else Foreign(network, name=name)
 
 
 def _left_out(spec: EvaluationSpec, *, checked: bool) -> list[str]:

@@ -308,7 +308,7 @@ def read_results(path: Path) -> list[Result]:
     file: ResultsFile = _validated(path, ResultsFile, _content(path), what="results")
     if file.format != FILE_FORMAT:
         raise RequestError(
-            f"{str(path)!r} is no file of results: its format is {file.format}, and {FILE_FORMAT} is read here"
+            f"{str(path)!r} is no file of results: its format is {file.format}, not {FILE_FORMAT}"
         )
     try:
         records = [

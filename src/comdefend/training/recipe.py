@@ -1,6 +1,7 @@
 """A recipe: every setting of one training, read from YAML, checked before any work starts."""
 
 import re
+import reprlib
 from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from difflib import get_close_matches
@@ -8,11 +9,11 @@ from importlib import resources
 from math import inf
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from comdefend.errors import RequestError
+from comdefend.errors import RequestError, reason
 from comdefend.training.options import (
     ClassifierOptions,
     DenoiserOptions,
@@ -23,6 +24,17 @@ from comdefend.zoo import Kind
 
 PRECISIONS = {"bfloat16": "bf16-mixed", "float32": "32-true"}
 """What a recipe calls a precision, and what Lightning calls it. Weights stay float32 in both."""
+
+
+_KINDS = ("null", "bool", "int", "float")
+"""Of values that are no text without quotes. (A date is text, which is refused where a number is needed.)"""
+
+_MAX_BYTES, _MAX_DEPTH, _MAX_TEXT, _MAX_DIGITS = 100_000, 20, 1000, 40
+"""Of a recipe's file, its groups in groups, and a value that is text or a number."""
+
+_SHORT = reprlib.Repr()
+"""Values in messages: the user's own, and so of any length."""
+_SHORT.maxstring = 100
 
 
 @dataclass(frozen=True)
@@ -123,7 +135,7 @@ def load_recipe(reference: str, overrides: list[str] | None = None) -> Recipe:
     content = _read(reference)
     for override in overrides or []:
         _override(content, override)
-    recipe: Recipe = _build(Recipe, content, where=f"recipe {content['name']!r}")
+    recipe: Recipe = _build(Recipe, content, where=f"recipe {reference!r}")
     return recipe
 
 
@@ -140,9 +152,10 @@ def _read(reference: str, *, depth: int = 0) -> dict[str, Any]:
             )
         path = Path(str(resources.files("comdefend.training") / "recipes" / f"{reference}.yaml"))
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RequestError(f"recipe {str(path)!r} cannot be read: {error}") from error
+        with path.open("rb") as file:
+            content = _parsed(file.read(_MAX_BYTES + 1).decode())
+    except (OSError, ValueError) as error:
+        raise RequestError(f"recipe {str(path)!r} cannot be read: {reason(error)}") from error
     if not isinstance(content, dict):
         raise RequestError(f"recipe {str(path)!r} must be a mapping of settings")
     content = {"name": path.stem, **content}
@@ -152,6 +165,61 @@ def _read(reference: str, *, depth: int = 0) -> dict[str, Any]:
     if not isinstance(base, str) or depth > 5:
         raise RequestError(f"recipe {str(path)!r}: extends must name another recipe, and not in a circle")
     return _merged(_read(base, depth=depth + 1), content)
+
+
+def _parsed(text: str) -> Any:
+    """Numbers, texts, true, false, null, lists and mappings in YAML; `ValueError` for anything else."""
+    if len(text) > _MAX_BYTES:
+        raise RequestError(f"it has more than {_MAX_BYTES} bytes")
+    try:
+        return yaml.load(text, _Loader)  # a subclass of the safe one
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise RequestError(f"line {line}: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise RequestError(reason(error)) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without what no recipe needs and its reader would not expect: references to other parts, tags,
+    dates, keys that are given twice, and depths and lengths that only an attack has.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, form) for tag, form in forms if tag.rpartition(":")[2] in _KINDS]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if event.anchor is not None:
+            self._refuse("anchors and aliases (& and *) are not accepted", event)
+        if event.tag is not None:
+            self._refuse("tags (!) are not accepted", event)
+        if self.depth == _MAX_DEPTH:
+            self._refuse(f"it is more than {_MAX_DEPTH} levels deep", event)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        if isinstance(node, yaml.ScalarNode):
+            longest = _MAX_TEXT if node.tag.endswith(":str") else _MAX_DIGITS
+            if len(node.value) > longest:
+                self._refuse(f"a value has more than {longest} characters", node)
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        keys = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in keys:
+                self._refuse(f"{_SHORT.repr(key)} is given twice", key_node)
+            keys.add(key)
+        return mapping
+
+    def _refuse(self, problem: str, where: Any) -> NoReturn:
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=where.start_mark)
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -170,16 +238,18 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 def _override(content: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator:
-        raise RequestError(f"override {override!r} must have the form key=value")
+        raise RequestError(f"override {_SHORT.repr(override)} must have the form key=value")
     *parents, last = key.split(".")
     for parent in parents:
         content = content.setdefault(parent, {})
         if not isinstance(content, dict):
-            raise RequestError(f"override {override!r}: {parent} is not a group of settings")
+            raise RequestError(f"override {_SHORT.repr(override)}: {parent} is not a group of settings")
     try:
-        content[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RequestError(f"override {override!r}: the value is no YAML: {error}") from error
+        content[last] = _parsed(text)
+    except ValueError as error:
+        raise RequestError(
+            f"override {_SHORT.repr(override)}: the value is no YAML: {reason(error)}"
+        ) from error
     # A training has one length: whichever of the two is given last is meant.
     if key == "steps":
         content.pop("epochs", None)
@@ -193,7 +263,9 @@ def _build(kind: type[Any], content: dict[str, Any], *, where: str) -> Any:
     known = {f.name for f in fields(kind)}
     for key in content:
         if key not in known:
-            raise RequestError(f"{where}: unknown setting {key!r}; known: {', '.join(sorted(known))}")
+            raise RequestError(
+                f"{where}: unknown setting {_SHORT.repr(key)}; known: {', '.join(sorted(known))}"
+            )
     missing = [
         f.name for f in fields(kind)
         if f.default is MISSING and f.default_factory is MISSING and f.name not in content
@@ -242,4 +314,4 @@ def _checked(value: Any, hint: Any, *, where: str) -> Any:
             return value
     choices = [a for k in allowed if get_origin(k) is Literal for a in get_args(k)]
     accepted = "one of " + ", ".join(choices) if choices else " or ".join(_in_words(k) for k in allowed)
-    raise RequestError(f"{where} is {value!r}; it must be {accepted}")
+    raise RequestError(f"{where} is {_SHORT.repr(value)}; it must be {accepted}")
