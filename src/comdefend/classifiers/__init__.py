@@ -1,7 +1,5 @@
 """Classifiers: images in [0, 1], N x C x H x W, to logits N x K; normalisation lives inside."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
