@@ -2,21 +2,26 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A process for each core, of one thread: threads of several processes would wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 export COMDEFEND_SHARED ?= ../shared
 # Named data sets are read from the shared folder where there is one, and from the hub otherwise.
 export COMDEFEND_DATA ?= $(wildcard $(abspath $(COMDEFEND_SHARED))/datasets)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format install results clean
+.PHONY: help demo test test-all lint format install results clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 demo: $(VENV)/installed  ## install and run the main job: attack, purify, tables and pictures
 	$(BIN)/comdefend demo
 
-test: $(VENV)/installed-dev lint  ## install, check style and types, run the tests
-	$(BIN)/pytest
+test: $(VENV)/installed-dev lint  ## install, check style and types, run the quick tests on all cores
+	$(PYTEST) -m "not slow"
+
+test-all: test  ## and the slow tests
+	$(PYTEST) -m slow
 
 lint: $(VENV)/installed-dev  ## style and types only
 	$(BIN)/ruff check .

@@ -380,7 +380,7 @@ def test_models_lists_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:
         (["evaluate", "--classifier", "x", "--data", "y", "--strict"], "needs --knowledge white-box"),
         (
             ["evaluate", "--classifier", "x", "--data", "y", "--epsilons", "a"],
-            "epsilon (units of 1/255, such as 8) 'a' is no number",
+            "epsilon 'a' is no number in units of 1/255",
         ),
         (["convert", "a.npy", "b.npy", "--output", "c.bin"], "must end in .safetensors"),
         (["convert", "a.npy", "b.npy", "--output", "c.safetensors"], "there is no such file"),
@@ -395,7 +395,7 @@ def test_models_lists_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:
         (["purify", "here.png", "-o", "/proc/out"], "cannot be a folder"),
         (["purify", ".", "-o", "out", "--device", "nowhere"], "device 'nowhere' cannot be used"),
         (["train", "cifar10", "steps=["], "the value is no YAML"),
-        (["evaluate", "--classifier", "x", "--data", "y", "--epsilons", ","], "--epsilons is empty"),
+        (["evaluate", "--classifier", "x", "--data", "y", "--epsilons", ","], "epsilons is empty"),
         (
             ["evaluate", "--classifier", "x", "--data", "y", "--epsilons", "0.03"],
             "epsilon 0.03 is in units of 1/255, and so nearly nothing: write 8, or 8/255",

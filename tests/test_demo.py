@@ -15,7 +15,7 @@ def test_the_demo_shows_the_papers_effect_and_its_limit(
     out = capsys.readouterr().out
     assert "gray-box" in out
     assert str(tmp_path / "demo" / "paper" / "examples.png") in out.replace("\n", "")
-    assert "No part shows" in out.replace("\n", " ")
+    assert "undone by whoever knows it" in out.replace("\n", " ")
     results = read_results(tmp_path / "demo" / "paper" / "results.json")
     by = {(r.attack, r.protocol, r.defence): r.accuracy for r in results}
     clean = by["none", None, "none"]
@@ -31,8 +31,3 @@ def test_the_demo_shows_the_papers_effect_and_its_limit(
     guided = {(r.attack, r.defence != "none"): r.accuracy for r in results}
     assert guided["bim", True] > max(guided["bim", False], by["bim", "fixed", "comdefend"]) + 0.2
     assert guided["none", True] > guided["none", False] - 0.15
-    # And the pair.
-    results = read_results(tmp_path / "demo" / "robust" / "results.json")
-    robust = {r.attack: r.accuracy for r in results if r.defence != "none"}
-    assert robust["bim"] > by["bim", "fixed", "comdefend"] + 0.3
-    assert robust["none"] > 0.7

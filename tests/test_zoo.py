@@ -266,7 +266,7 @@ def test_the_guided_purifier_does_on_the_sample_what_is_recorded() -> None:
     recorded, guide = settings.pop("right"), settings.pop("guide")
     found = evaluate(
         guide, {"guided": "comdefend:weights=cifar10-guided"}, data="sample:cifar10",
-        epsilons=float(settings.pop("epsilon").split("/")[0]) / 255, protocols=["fixed"], checks=False,
+        epsilons=float(settings.pop("epsilon").split("/")[0]) / 255, protocol="fixed", checks=False,
         examples=0, **settings,
     ).results  # fmt: skip
     right = {(r.defence, r.attack): r.correct for r in found if r.attack != WORST}

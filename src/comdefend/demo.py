@@ -29,14 +29,14 @@ PARTS = (
         # Half the work of `cifar10-resnet9`, which reads every image and its mirror.
         "cifar10-resnet9-plain", "comdefend", ("fgsm", "bim", "deepfool"), ("minimal", "fixed"), "paper",
         "The paper's purifier, before a classifier that nobody changed, and a gray-box attacker, who knows "
-        "the classifier but not the purifier: purified images are classified right where he changed them as "
-        "little as possible (minimal), far less so where he spends his whole budget (fixed).",
+        "the classifier but not the purifier: purified images are classified right where they were changed "
+        "as little as possible (minimal), far less so where a whole budget was spent (fixed).",
     ),
     Part(
         "cifar10-resnet9", "comdefend:weights=cifar10-guided", ("fgsm", "bim"), ("fixed",), "guided",
-        "For the attacker who spends his whole budget: a purifier of fewer bits, trained with the help of "
-        "other classifiers. The one here took no part in it and was not changed. Before some it does less: "
-        "docs/guided.md.",
+        "For the attacker who spends a whole budget: a purifier of fewer bits, trained with the help of "
+        "other classifiers. The one here took no part in it and was not changed; before some it does less "
+        "(docs/guided.md). Each purifier is undone by whoever knows it: docs/robustness.md.",
     ),
 )  # fmt: skip
 
@@ -60,7 +60,7 @@ def _run(part: Part, folder: Path, limit: int, progress: Progress | None) -> tup
         data=DATA,
         attacks=part.attacks,
         epsilons=[8 / 255],
-        protocols=part.protocols,
+        protocol=part.protocols,
         limit=limit,
         progress=told,
     )

@@ -266,7 +266,7 @@ class Rounds(TinyClassifier):
 def test_images_that_no_attack_moved_are_flagged_in_every_threat_model(sample: ImageSet) -> None:
     stuck = evaluate(
         Rounds(classes=10).eval(), "none", sample, attacks="fgsm,bim", knowledge="gray-box,white-box",
-        protocol="fixed", limit=6, checks=False,
+        protocol="fixed", limit=40, checks=False,
     )  # fmt: skip
     flagged = {(r.knowledge, r.attack) for r in stuck.results if any("not moved" in f for f in r.flags)}
     right = next(r for r in stuck.results if r.attack == "none").correct

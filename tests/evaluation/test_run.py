@@ -19,7 +19,13 @@ BUDGET = 8 / 255
 
 def test_what_is_finished_is_not_run_again(sample: ImageSet, tmp_path: Path) -> None:
     def run(store: Store | None, **changed: object) -> tuple[Report, list[int]]:
-        settings: dict[str, Any] = {"epsilons": [BUDGET], "limit": 9, "checks": False, **changed}
+        settings: dict[str, Any] = {
+            "epsilons": [BUDGET],
+            "limit": 9,
+            "checks": False,
+            "examples": 0,
+            **changed,
+        }
         attacked: list[int] = []
         with pytest.MonkeyPatch.context() as patch:
             plain = FGSM.run

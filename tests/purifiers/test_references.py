@@ -89,7 +89,7 @@ def test_an_unknown_name_lists_weights_and_purifiers_alike() -> None:
         load("runs/mine/weights.safetensors")
     with pytest.raises(RequestError, match=r"options of weights are given as comdefend:weights=cifar10,"):
         load("cifar10:tile=64")
-    with pytest.raises(RequestError, match=r"name the function that makes it: mine\.py:FACTORY"):
+    with pytest.raises(RequestError, match=r"write mine\.py:FACTORY"):
         load("mine.py")
 
 

@@ -86,8 +86,6 @@ def load(
         return Chain([load(part, channels=channels, data=data, dtype=dtype) for part in parts])
     if is_factory(reference):
         return as_purifier(load_factory(reference), what=f"purifier {reference!r}").eval()
-    if reference.endswith(".py"):
-        raise RequestError(f"purifier {reference!r}: name the function that makes it: {reference}:FACTORY")
     weights = zoo.names("purifier")
     if ":" not in reference and (reference.endswith(".safetensors") or reference in weights):
         reference = f"comdefend:weights={reference}"
