@@ -11,10 +11,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from comdefend.attacks import PROTOCOLS, attacks, find_attack
+from comdefend.classifiers import architectures
 from comdefend.evaluation import EvaluationSpec, Result
-from comdefend.evaluation.checks import Check
+from comdefend.evaluation.checks import Check, checks
 from comdefend.evaluation.results import PROVENANCE, SUBJECT, ResultsFile
+from comdefend.purifiers import purifiers
 from experiments.experiment import load, template
+from experiments.markdown import table_of
 from experiments.resources import ROOT
 
 DOCS = ROOT / "docs"
@@ -42,6 +46,7 @@ def generated(experiments: Sequence[str], *, others: bool) -> dict[Path, str]:
             pages[DOCS / f"{page}.md"] = f"{source}\n\n{filled(text)}"
     if others:
         pages[README] = filled(README.read_text())
+        pages[DOCS / "names.md"] = names()
         pages |= {DOCS / f"{name}.schema.json": schema(*SCHEMAS[name]) for name in SCHEMAS}
     return pages
 
@@ -59,6 +64,38 @@ def filled(text: str) -> str:
         return f"{place[1]}\n\n{tables}\n\n<!-- end -->"
 
     return _PLACE.sub(fill, text)
+
+
+def names() -> str:
+    """What has a name in references, from the registries: a page of the documentation."""
+
+    def first_sentence(thing: Any) -> str:
+        first = (getattr(thing, "func", thing).__doc__ or "").split("\n\n")[0]
+        return " ".join(first.split()).split(". ")[0].removesuffix(".").replace("|", "\\|")
+
+    listed = []
+    for name in attacks:
+        attack = attacks[name]()
+        forms = [protocol for protocol in PROTOCOLS if find_attack(name, protocol) is not None]
+        level = "black-box" if attack.query_based else "gray-box, white-box"
+        listed.append((f"`{name}`", attack.norm, ", ".join(forms), level, first_sentence(attacks[name])))
+    return "\n".join(
+        [
+            "# What has a name", "",
+            "Other packages add theirs by entry points: `comdefend.attacks`, `comdefend.purifiers`.", "",
+            "## Attacks", "", *table_of(("name", "norm", "protocols", "attackers", "what it is"), listed), "",
+            "## Purifiers", "",
+            *table_of(
+                ("name", "what it is"), [(f"`{name}`", first_sentence(purifiers[name])) for name in purifiers]
+            ), "",
+            "## Architectures of classifiers that recipes can train", "",
+            ", ".join(f"`{name}`" for name in architectures), "",
+            "## Checks of an evaluation", "",
+            *table_of(
+                ("name", "what it asks"), [(f"`{name}`", first_sentence(checks[name].run)) for name in checks]
+            ), "",
+        ]
+    )  # fmt: skip
 
 
 def schema(title: str, kind: Any) -> str:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from comdefend.evaluation import Result, kept_results, tables, wilson
 from comdefend.evaluation.checks import Check, made_at
-from comdefend.evaluation.checks.probe import L2
 from comdefend.evaluation.results import read_checks
 from comdefend.evaluation.tables import both, caption, counted, label, percent, rows
 from comdefend.evaluation.tables import defences as names_of_defences
@@ -131,10 +130,8 @@ def _marks(results: list[Result], checks: list[Check], norm: str, twice: set[str
     made = [r for r in results if r.knowledge == "white-box" and r.threat_model and r.norm == norm]
     if not made:
         return ""
-    failed = [c.name for c in checks if c.status == "fail"]
-    doubted = any(
-        name.endswith(L2) == (norm == "l2") or name.removesuffix(L2) not in twice for name in failed
-    )
+    failed = [c for c in checks if c.status == "fail"]
+    doubted = any(c.norm == norm or c.name not in twice for c in failed)
     unseen = not any(r.attack.startswith("autoattack") for r in made)
     return "".join(f" {mark}" for mark, shown in zip(MARKS, (doubted, unseen), strict=True) if shown)
 
@@ -151,7 +148,7 @@ def _checks(folder: Path, names: Iterable[str]) -> dict[str, list[Check]]:
 
 def _made_twice(checked: Mapping[str, Sequence[Check]]) -> set[str]:
     """The names of checks that are made for each norm by itself."""
-    return {c.name.removesuffix(L2) for checks in checked.values() for c in checks if c.name.endswith(L2)}
+    return {c.name for checks in checked.values() for c in checks if c.norm == "l2"}
 
 
 def _results(folder: Path, name: str) -> list[Result]:
@@ -186,12 +183,12 @@ def evaluation(folder: Path, name: str) -> str:
         *table_of(
             ("defence", f"check {made_at(checks)}".strip(), "", "found"),
             [
-                (label(c.defence), c.name, c.status if c.status in QUIET else f"**{c.status}**", c.figure)
+                (label(c.defence), c.title, c.status if c.status in QUIET else f"**{c.status}**", c.figure)
                 for c in checks
             ],
         ),
     ]
-    failed = [f"{label(check.defence)}: {check.name}" for check in checks if check.status == "fail"]
+    failed = [f"{label(check.defence)}: {check.title}" for check in checks if check.status == "fail"]
     strict = f"exits with 1 ({'; '.join(failed)})" if failed else "exits with 0: no check fails"
     lines += ["", f"With `--strict` this evaluation {strict}."]
     return "\n".join([*lines, "", origin(*map(vars, results))])

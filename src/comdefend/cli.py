@@ -223,7 +223,7 @@ def evaluate(
     if strict and failing:
         raise WorkError(
             f"{len(failing)} checks of the evaluation failed: "
-            + "; ".join(f"{check.defence}: {check.name}" for check in failing)
+            + "; ".join(f"{check.defence}: {check.title}" for check in failing)
         )
 
 

@@ -1,6 +1,7 @@
 """Options of the command line from the fields of a dataclass, so that each is declared once."""
 
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import Field, fields
 from functools import wraps
@@ -55,7 +56,10 @@ def _option(field: Field[Any], kind: Any) -> inspect.Parameter:
     kind = list[str] if several else next(k for k in (*get_args(kind), kind) if k is not NoneType)
     if isinstance(default, tuple):
         default = ",".join(field.metadata["write"](value) for value in default)
-    about = field.metadata["help"] + (f" (default: {default})" if default not in (None, "") else "")
+    about = field.metadata["help"]
+    if (known := field.metadata.get("known")) and {"--help", "-h"} & set(sys.argv):
+        about += f" Known: {', '.join(known())}."  # only here, since it imports them all
+    about += f" (default: {default})" if default not in (None, "") else ""
     dashed = field.name.replace("_", "-")
     names = (f"--{dashed}/--no-{dashed}",) if kind is bool else (f"--{dashed}",)
     metavar = {list[str]: "LIST", int: "N", str: "TEXT"}.get(kind)

@@ -110,7 +110,7 @@ def checks(
         **chosen,  # type: ignore[arg-type]
     )
     assert {c.defence for c in report.checks} == {"it"}
-    return {c.name: c for c in report.checks}
+    return {c.title: c for c in report.checks}
 
 
 def test_an_honest_evaluation_of_comdefend_passes(classifier: nn.Module, sample: ImageSet) -> None:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from comdefend.errors import MissingExtraError
 from comdefend.evaluation.checks import Check
-from comdefend.evaluation.checks.probe import L2
 from comdefend.evaluation.judge import Example
 from comdefend.evaluation.results import Result, wilson
 from comdefend.evaluation.tables import defences, label
@@ -94,8 +93,8 @@ def curve_plot(checks: Sequence[Check]) -> Any:
     panels = [
         (title, unit, own)
         for title, unit, own in (
-            ("epsilon x 255 (L-infinity)", 255, [c for c in curves if not c.name.endswith(L2)]),
-            ("epsilon (L2, length)", 1, [c for c in curves if c.name.endswith(L2)]),
+            ("epsilon x 255 (L-infinity)", 255, [c for c in curves if c.norm == "linf"]),
+            ("epsilon (L2, length)", 1, [c for c in curves if c.norm == "l2"]),
         )
         if own
     ]

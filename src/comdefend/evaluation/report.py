@@ -148,7 +148,7 @@ def _checks(checks: Sequence[Check]) -> str:
         return ""
     body = "".join(
         f'<tr class="{check.status}"><td>{html.escape(label(check.defence))}</td>'
-        f"<td>{html.escape(check.name)}</td><td>{check.status}</td>"
+        f"<td>{html.escape(check.title)}</td><td>{check.status}</td>"
         f"<td>{html.escape(check.figure)}<br><small>{html.escape(check.meaning)}</small></td></tr>"
         for check in checks
     )

@@ -24,9 +24,9 @@ Curve = tuple[tuple[float, float], ...]
 class Check:
     """One line of the report: what was looked at for which defence, what was found, what it means.
 
-    `curve`: where budgets were varied, (epsilon as a fraction, accuracy) on `images` images. `budget`:
-    what it was made at, for people ("8/255 linf"). `fingerprint`: a hash of all that the line depends on, the
-    same for all lines of one check, where someone keeps them to not make them again.
+    It was made under `norm`, at the budget `epsilon`. `curve`: where budgets were varied, (epsilon, accuracy)
+    on `images` images; under L-infinity epsilons are fractions. `fingerprint`: a hash of all that the line
+    depends on, the same for all lines of one check, where someone keeps them to not make them again.
     """
 
     defence: str
@@ -36,8 +36,19 @@ class Check:
     meaning: str
     curve: Curve = ()
     images: int = 0
-    budget: str = ""
+    norm: Norm = "linf"
+    epsilon: float | None = None
     fingerprint: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its name for people; a check under L2 says so, the others are under L-infinity or no norm."""
+        return f"{self.name} (L2)" if self.norm == "l2" else self.name
+
+    @property
+    def budget(self) -> str:
+        """What it was made at, for people: "8/255 linf"."""
+        return "" if self.epsilon is None else ThreatModel(self.norm, self.epsilon).in_words()
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,25 @@ def _option(
     *,
     text: Callable[[str], Any] = str,
     write: Callable[[Any], str] = str,
+    known: Callable[[], Iterable[str]] | None = None,
 ) -> Any:
-    """A field with its help; `text` is how the command line reads one value, `write` how it shows one."""
-    return field(default=default, metadata={"help": meaning, "read": read, "text": text, "write": write})
+    """A field with its help; `text` is how the command line reads one value, `write` how it shows one, and
+    `known` the names that there are.
+    """
+    about = {"help": meaning, "read": read, "text": text, "write": write, "known": known}
+    return field(default=default, metadata=about)
+
+
+def _attack_names() -> list[str]:
+    from comdefend.attacks import attacks
+
+    return list(attacks)
+
+
+def _purifier_names() -> list[str]:
+    from comdefend.purifiers import purifiers
+
+    return list(purifiers)
 
 
 def _names(_: str, given: Any) -> tuple[str, ...]:
@@ -141,6 +157,7 @@ class EvaluationSpec:
         ("fgsm", "bim"),
         "Attacks by name, with settings as in bim:steps=50; none: clean accuracy only.",
         _names,
+        known=_attack_names,
     )
     epsilons: tuple[float, ...] = _option(
         (8 / 255,), "L-infinity budgets: fractions of [0, 1]; on the command line in units of 1/255.",
@@ -161,7 +178,10 @@ class EvaluationSpec:
     )
     eot_samples: int = _option(20, "Draws of a random purifier behind each gradient (EOT).", _whole(1))
     surrogate_purifiers: tuple[str, ...] = _option(
-        (), "Purifiers that a gray-box attacker takes for the defence, by reference.", _names
+        (),
+        "Purifiers that a gray-box attacker takes for the defence, by reference.",
+        _names,
+        known=_purifier_names,
     )
     surrogate_classifiers: tuple[str, ...] = _option(
         (), "Other classifiers whose adversarial images are tried, by reference.", _names

@@ -310,7 +310,7 @@ def check_table(checks: Sequence[Check]) -> Table:
     for check in checks:
         found = check.figure if check.status in ("pass", "skip") else f"{check.figure}: {check.meaning}"
         table.add_row(
-            escape(label(check.defence)), check.name, f"[{colours[check.status]}]{check.status}[/]",
+            escape(label(check.defence)), check.title, f"[{colours[check.status]}]{check.status}[/]",
             escape(found),
         )  # fmt: skip
     return table

@@ -29,9 +29,6 @@ _USUAL = {"steps": STEPS, "step": 0.125}
 
 NOBODY = "no image withstood, so there is nothing to test"
 
-L2 = " (L2)"
-"""How the name of a check under that norm ends; the others are under L-infinity or of no norm."""
-
 
 def made_at(checks: Sequence[Check]) -> str:
     """The budgets of some checks, for the heading above them: "at 8/255 linf and 0.5 l2"."""
@@ -279,8 +276,7 @@ class Probe:
         return abs(threat.epsilon - self.epsilon) < 1e-9
 
     def line(self, name: str, status: Status, figure: str, meaning: str, *, curve: Curve = ()) -> Check:
-        named = name + L2 if self.norm == "l2" else name
         return Check(
-            self.name, named, status, figure, meaning, curve=curve, images=len(self.images) if curve else 0,
-            budget=ThreatModel(self.norm, self.epsilon).in_words(),
+            self.name, name, status, figure, meaning, curve=curve, images=len(self.images) if curve else 0,
+            norm=self.norm, epsilon=self.epsilon,
         )  # fmt: skip
