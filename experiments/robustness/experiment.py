@@ -1,9 +1,8 @@
 """Every defence against every attacker: one `comdefend evaluate` for each part.
 
 An interrupted evaluation continues, also in another checkout: what is done of it is kept in its folder's
-finished.jsonl, which is committed until it is complete, and says what the rest is computed
-in and in batches of which size; in the same checkout also within an attack. With another version of torch or
-of the attacks, as without these files, it begins anew.
+finished.jsonl, which is committed until it is complete, and says what the rest is computed in and in batches
+of which size; in the same checkout also within an attack.
 Needs the shared data and the authors' weights (COMDEFEND_SHARED), and, where a classifier's weights do not
 ship, what `comdefend train RECIPE` leaves. Hours on two cores; COMDEFEND_DEVICE=cuda makes minutes of them,
 and with COMDEFEND_JOBS=16 their attacks go side by side, which a GPU has room for.

@@ -386,22 +386,3 @@ def _list(option: str, text: str) -> list[str]:
 def _lists(option: str, texts: Sequence[str] | None) -> list[str]:
     """What an option named that may be repeated, and name several each time."""
     return [part for text in texts or () for part in _list(option, text)]
-
-
-def _epsilon(text: str) -> float:
-    """A budget in units of 1/255, or written as `8/255`, as a fraction."""
-    units = _number("epsilon (units of 1/255, such as 8)", text.removesuffix("/255"))
-    if 0 < units < _LEAST and not text.endswith("/255"):
-        raise RequestError(f"epsilon {text} is in units of 1/255, and so nearly nothing: write 8, or 8/255")
-    return units / 255
-
-
-_LEAST = 0.1
-"""Units of 1/255 below which a budget is taken for a fraction that was meant."""
-
-
-def _number(what: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise RequestError(f"{what} {text!r} is no number") from error

@@ -14,7 +14,7 @@ from importlib.util import module_from_spec, spec_from_file_location, spec_from_
 from itertools import count
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, overload
 
 from torch import nn
 
@@ -35,11 +35,20 @@ def is_factory(reference: str) -> bool:
     return (_FORM.match(reference) or _UNFINISHED.match(reference)) is not None
 
 
-def load_factory(reference: str) -> nn.Module:
+@overload
+def load_factory(reference: str, *, functions: Literal[False] = False) -> nn.Module: ...
+
+
+@overload
+def load_factory(reference: str, *, functions: Literal[True]) -> Any: ...
+
+
+def load_factory(reference: str, *, functions: bool = False) -> Any:
     """Import the file and call the function without arguments; what it made is in evaluation mode.
 
     The file's folder is importable from within, at any time and with names that installed packages have too;
-    no other file sees what was imported from there. What is printed goes to standard error.
+    no other file sees what was imported from there. What is printed goes to standard error. With `functions`
+    it may return a function of images instead of a module.
 
     Raises `RequestError` where the file, the function or what it returns is not as needed.
     """
@@ -67,8 +76,9 @@ def load_factory(reference: str) -> nn.Module:
         raise
     except (Exception, SystemExit) as error:
         raise RequestError(f"{reference!r} failed: {reason(error)}") from error
-    if not isinstance(made, nn.Module):
-        raise RequestError(f"{reference!r} returned a {type(made).__name__}; a torch.nn.Module is needed")
+    if not isinstance(made, nn.Module) and not (functions and callable(made)):
+        needed = "a torch.nn.Module" + (" or a function of images" if functions else "")
+        raise RequestError(f"{reference!r} returned a {type(made).__name__}; {needed} is needed")
     return made
 
 

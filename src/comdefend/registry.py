@@ -7,6 +7,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
 from typing import Generic, TypeVar
 
+from comdefend.errors import RequestError, reason
+
 log = logging.getLogger(__name__)
 
 Thing = TypeVar("Thing")
@@ -42,7 +44,12 @@ class Registry(Mapping[str, Thing], Generic[Thing]):
     def __getitem__(self, name: str) -> Thing:
         self._complete_once()
         if name in self._others:
-            self._things[name] = self._others.pop(name).load()
+            entry = self._others[name]
+            try:
+                self._things[name] = entry.load()
+            except Exception as error:  # another package's code can raise anything
+                raise RequestError(f"{name!r} of {entry.value} cannot be loaded: {reason(error)}") from error
+            del self._others[name]
         return self._things[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -55,7 +62,7 @@ class Registry(Mapping[str, Thing], Generic[Thing]):
     def _complete_once(self) -> None:
         if self._complete:
             return
-        self._complete = True
+        self._complete = True  # the modules that are imported look things up, too
         for module in iter_modules(import_module(self._package).__path__):
             import_module(f"{self._package}.{module.name}")
         for entry in entry_points(group=self._group) if self._group else ():

@@ -62,8 +62,11 @@ def bar(what: str, quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
             now = time.monotonic()
             if not (quiet or screen.is_terminal) and now - told > SILENCE:  # a bar needs a terminal
                 told = now
-                passed = f"{now - started:.0f} s"
-                screen.print(f"{what} {text}: {done}/{total}, {passed}", highlight=False, markup=False)
+                passed = now - started
+                left = f", about {passed * (total - done) / done:.0f} s left" if done else ""
+                screen.print(
+                    f"{what} {text}: {done}/{total}, {passed:.0f} s{left}", highlight=False, markup=False
+                )
 
         yield move
 

@@ -368,7 +368,7 @@ def test_the_search_without_gradients_suits_the_defence(
 ) -> None:
     tried: list[Attack] = []
 
-    def spied(self: Probe, attack: Attack, mode: str, rows: list[int]) -> Tensor:
+    def spied(self: Probe, attack: Attack, mode: str, rows: list[int], **_: int) -> Tensor:
         tried.append(attack)
         return torch.ones(len(rows))
 
@@ -502,8 +502,9 @@ def test_restarts_that_find_more_are_flagged(
 ) -> None:
     monkeypatch.setattr(Probe, "shares", lambda *_, **__: torch.tensor([1.0] * 12 + [0.0] * 12))
 
-    def retry(_: Probe, attack: Attack, __: str, rows: list[int]) -> Tensor:
+    def retry(_: Probe, attack: Attack, __: str, rows: list[int], *, again: int) -> Tensor:
         assert isinstance(attack, PGD)
+        assert again > 0  # with other random numbers than theirs
         assert rows == list(range(12))  # what the first three left
         return torch.tensor([0.0] * broken + [1.0] * (12 - broken))
 

@@ -99,7 +99,8 @@ def test_results_come_back_from_their_file(tmp_path: Path) -> None:
 
 
 def test_a_file_says_once_where_its_results_come_from(tmp_path: Path) -> None:
-    made = [replace(one("110"), defence=name, commit="abc", seed=7) for name in ("a", "b", "a")]
+    first = one("110", interval=wilson(2, 3), commit="abc", seed=7)
+    made = [replace(first, defence=name) for name in ("a", "b", "a")]
     elsewhere = replace(made[0], commit="def")
     write_results(tmp_path / "r.json", [*made, elsewhere])
     text = (tmp_path / "r.json").read_text()

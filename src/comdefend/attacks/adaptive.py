@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from comdefend.errors import RequestError
 from comdefend.purifiers import Identity, Purifier, is_ours, is_random
@@ -75,14 +75,15 @@ class AdaptiveView(nn.Module):
                 return self._once(images, mode)
             followed = torch.is_grad_enabled() and images.requires_grad
             each = []
-            for _ in range(self.eot_samples):
-                # A seed of its own, for the backward pass to find the same draw again.
-                args = (images, mode, int(torch.randint(2**62, ())))
-                each.append(
-                    checkpoint(self._once, *args, use_reentrant=False, preserve_rng_state=False)
-                    if followed
-                    else self._once(*args)
-                )
+            with set_checkpoint_early_stop(False):  # stops by an exception, which a classifier may catch
+                for _ in range(self.eot_samples):
+                    # A seed of its own, for the backward pass to find the same draw again.
+                    args = (images, mode, int(torch.randint(2**62, ())))
+                    each.append(
+                        checkpoint(self._once, *args, use_reentrant=False, preserve_rng_state=False)
+                        if followed
+                        else self._once(*args)
+                    )
             return torch.stack(each).mean(0)
 
     def _once(self, images: Tensor, mode: str, seed: int | None = None) -> Tensor:
@@ -108,7 +109,9 @@ def through(purifier: nn.Module, images: Tensor, mode: str) -> Tensor:
         purified: Tensor = purifier(images)
         return purified
     if mode == "identity":
-        return with_gradient_of(purifier(images), images)
+        with torch.no_grad():
+            values = purifier(images)
+        return with_gradient_of(values, images)
     if not isinstance(purifier, Purifier):
         raise RequestError(
             f"{type(purifier).__name__} is no comdefend.Purifier and has no gradient mode {mode!r}"

@@ -9,17 +9,18 @@ from torch import Tensor, nn
 from comdefend.attacks.base import Attack, BudgetFree, Goal
 
 DOUBLINGS = 9
-"""The smallest budget that is tried is the largest one halved so often: 255/255 become half a unit."""
+"""The smallest budget that is tried is the largest one halved so often."""
 
 
 @dataclass(frozen=True)
 class Smallest(BudgetFree):
     """An attack with ever larger budgets, each twice the last, until it fools the model; then by bisection.
 
-    What is found is within a 32nd (`halvings` = 5) of the power of two above it: of 8/255, to an eighth of a
-    unit. An image that is wrong to begin with stays as it is, and so does one that no budget breaks. This
-    is how the attacks of Foolbox 1.x ended, whose interface the paper's released scripts use; they tried
-    evenly spaced budgets up to the largest, which with another largest are others.
+    Under L-infinity the budgets are half a unit of 1/255, one, two and so on. What is found is within a 64th
+    (`halvings` = 5) of the power of two above it: below 8/255, to an eighth of a unit. An image that is wrong
+    to begin with stays as it is, and so does one that no budget breaks. This is how the attacks of Foolbox
+    1.x ended, whose interface the paper's released scripts use; they tried evenly spaced budgets up to the
+    largest, which with another largest are others.
     """
 
     protocol = "minimal"
@@ -40,6 +41,14 @@ class Smallest(BudgetFree):
         return self.attack.targeted
 
     @property
+    def slow(self) -> bool:  # type: ignore[override]
+        return self.attack.slow
+
+    @property
+    def max_images(self) -> int | None:  # type: ignore[override]
+        return self.attack.max_images
+
+    @property
     def gradients(self) -> float:
         return (self.halvings + 5) * self.attack.gradients
 
@@ -47,7 +56,8 @@ class Smallest(BudgetFree):
         return {**self.attack.settings(), "halvings": self.halvings}
 
     def search(self, model: nn.Module, images: Tensor, goal: Goal) -> Tensor:
-        found, largest = images.clone(), self.ball.largest(images)
+        found = images.clone()
+        largest = 256 / 255 if self.norm == "linf" else self.ball.largest(images)
         upper = torch.zeros(len(images), 1, 1, 1, device=images.device, dtype=images.dtype)
         rows = torch.nonzero(~goal.reached(model, images))[:, 0]
         for doubling in range(DOUBLINGS + 1):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from comdefend.attacks import Goal
+from comdefend.attacks.adaptive import AdaptiveView, gradient_modes
 from comdefend.attacks.iterative import gradient
 from comdefend.classifiers import Foreign, check_classifier, load_classifier
 from comdefend.data import ImageSet, load_data
@@ -113,6 +114,9 @@ def evaluate(
         images,
         classes,
     ):
+        checked = spec.checks and "white-box" in spec.knowledge
+        if checked:
+            run.expect(sum(expected_seconds(run, name, spec) for name in _checked_defences(run)))
         run.run_all(scenarios(spec, run.judge.defences, images=0)[:1])  # clean
         modes = choose_modes(
             spec, run.judge.defences, images=len(run.judge.chosen), image=run.first[:1], scan=run.shares
@@ -121,14 +125,13 @@ def evaluate(
         results = run.results
         if not spec.gray_box_only:
             results = [*results, *worst_cases(results)]
-        checked = spec.checks and "white-box" in spec.knowledge
         checks = _checked(run, spec) if checked else []
         pictures = run.pictures()
         run.tell("done", run.total - run.done)
         notes = [*images.notes, *_few_classes(images, classes), *_left_out(spec, checked=bool(checks))]
         if "gray-box" in spec.knowledge:
             notes += spec.lacking()
-        notes += _unmoved(results)
+        notes += [*_unmoved(results), *_without_gradient(run, spec)]
         if run.known_before and not run.reused:
             notes.append("Nothing of what was kept fits these settings: all was run anew.")
         return Report(results, checks, pictures, images.classes, tuple(notes), spec)
@@ -145,7 +148,7 @@ def plan(
     gradient modes are chosen by a trial, it counts the first ones.
     """
     spec = replace(spec, **options) if spec else EvaluationSpec(**options)
-    with _prepared(classifier, purifiers, data, spec, Store(), None) as (run, _, _):
+    with _prepared(classifier, purifiers, data, spec, Store(), lambda *_: None) as (run, _, _):
         count = len(run.judge.chosen)
         listed: list[Scenario] = []
 
@@ -157,7 +160,7 @@ def plan(
         clean, *others = scenarios(spec, run.judge.defences, images=count, modes=modes)
         timed = [(scenario, run.seconds(scenario)) for scenario in (clean, *listed, *others)]
         checks = 0.0
-        if spec.checks and "white-box" in spec.knowledge and spec.attacks:
+        if spec.checks and "white-box" in spec.knowledge:
             checks = sum(expected_seconds(run, name, spec) for name in _checked_defences(run))
         return Plan(timed, checks)
 
@@ -206,11 +209,17 @@ def _prepared(
             in_eight_bits=not spec.gray_box_only,
             surrogate_purifiers=others, surrogate_classifiers=elsewhere,
         )  # fmt: skip
+        for defence in defences:  # before any work, in one sentence
+            judge.purify_anew(defence, few, 0)
         if spec.device == "cpu" and spec.gradient_based():
             _, batch, truth = next(judge.batches())
+            model, size = network, 50
+            if "white-box" in spec.knowledge:  # through a defence gradients are dearest
+                last = list(defences.values())[-1]
+                model, size = AdaptiveView(network, last, mode=gradient_modes(last)[0]), 8
             with random_state_kept():
-                few_threads = fastest_threads(lambda: gradient(network, batch[:50], Goal(truth[:50])))
-            torch.set_num_threads(few_threads)
+                threads = fastest_threads(lambda: gradient(model, batch[:size], Goal(truth[:size])))
+            torch.set_num_threads(threads)
         yield Run(judge, name, store=store, progress=progress, examples=spec.examples), images, classes
 
 
@@ -233,8 +242,8 @@ def _named(classifier: nn.Module | str | Mapping[str, nn.Module]) -> tuple[str, 
     else:
         name, network = type(classifier).__name__, classifier
     check_module(network, what="classifier")
-    known = isinstance(network, Foreign) or is_ours(network)
-    return name, network if known else Foreign(network, name=name)
+    known = type(network).__module__.startswith("comdefend.") and is_ours(network)
+    return name, network if known or isinstance(network, Foreign) else Foreign(network, name=name)
 
 
 def _left_out(spec: EvaluationSpec, *, checked: bool) -> list[str]:
@@ -273,6 +282,22 @@ def _unmoved(results: Sequence[Result]) -> list[str]:
     ]
 
 
+def _without_gradient(run: Run, spec: EvaluationSpec) -> list[str]:
+    """A note where the classifier alone has no gradient at some of the first images."""
+    if not spec.gradient_based():
+        return []
+    images, labels = run.judge.gather(range(min(20, len(run.judge.chosen))))
+    with random_state_kept():
+        found, _ = gradient(run.judge.classifier, images, Goal(labels), "margin")
+    count = int((found == 0).flatten(1).all(1).sum())
+    if not count:
+        return []
+    return [
+        f"The classifier has no gradient at {count} of {len(images)} images: attacks that follow one, or "
+        "look for the smallest perturbation, stand still there, and what survives them is no robustness."
+    ]
+
+
 def _few_classes(images: ImageSet, known: int) -> list[str]:
     """A note where the data names fewer classes than the classifier knows."""
     if not 0 < len(images.classes) < known:
@@ -298,10 +323,8 @@ def _checked_defences(run: Run) -> list[str]:
 
 def _checked(run: Run, spec: EvaluationSpec) -> list[Check]:
     """What the checks say of each defence."""
-    names = _checked_defences(run)
-    run.expect(sum(expected_seconds(run, name, spec) for name in names))
     found: list[Check] = []
-    for name in names:
+    for name in _checked_defences(run):
         for norm, epsilon in spec.checked_at().items():
             probe = Probe(run.judge, name, run.results, norm=norm, epsilon=epsilon, draws=spec.eot_samples)
             found += all_checks(probe, run)

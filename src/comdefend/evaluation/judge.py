@@ -16,6 +16,7 @@ from comdefend.attacks.adaptive import AdaptiveView, gradient_modes
 from comdefend.attacks.base import evaluation_mode
 from comdefend.attacks.iterative import stored
 from comdefend.data import ImageSet
+from comdefend.device import device_of
 from comdefend.errors import WorkError
 from comdefend.evaluation.results import Result, pack, repeats, total, wilson
 from comdefend.evaluation.scenarios import ALONE, Scenario, Target
@@ -145,7 +146,7 @@ class Judge:
     """One classifier, its defences by name, and the images that they are judged on.
 
     `in_eight_bits`: adversarial images of a gray-box attacker are judged once more after rounding, as those
-    of an attacker who has the defence before him always are.
+    of an attacker who has the defence before them always are.
     """
 
     def __init__(
@@ -435,6 +436,7 @@ def as_judged(modules: Sequence[nn.Module], device: str) -> Iterator[None]:
     numbers alone; then as before.
     """
     wanted = [(p, p.requires_grad) for module in modules for p in module.parameters()]
+    homes = [(module, device_of(module, otherwise=torch.device(device))) for module in modules]
     with ExitStack() as modes:
         try:
             for module in modules:
@@ -444,5 +446,7 @@ def as_judged(modules: Sequence[nn.Module], device: str) -> Iterator[None]:
                     modes.enter_context(_leaving_random_numbers(module))
             yield
         finally:
+            for module, home in homes:
+                module.to(home)
             for parameter, needed in wanted:
                 parameter.requires_grad_(needed)

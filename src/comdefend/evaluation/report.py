@@ -85,8 +85,9 @@ def write_report(
         write_checks(paths["checks"], report.checks)
     if store is not None:
         store.clear()
-    if not report.checks and (earlier := folder / CHECKS).is_file():  # they stay, for whoever goes on
-        Store(folder).keep(read_checks(earlier))
+    if not report.checks and (earlier := folder / CHECKS).is_file():
+        if store is None or not store.replaces:  # they stay, for whoever goes on
+            Store(folder).keep(read_checks(earlier))
         earlier.unlink()
     return paths
 

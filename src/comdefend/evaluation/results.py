@@ -329,7 +329,7 @@ def read_results(path: Path) -> list[Result]:
             }
             for record in file.results
         ]  # fmt: skip
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         what = f"{type(error).__name__}: {error}"
         raise RequestError(f"{str(path)!r} is no file of results: a record is incomplete: {what}") from error
     results: list[Result] = _validated(path, list[Result], records, what="results")
@@ -351,19 +351,21 @@ def read_checks(path: Path) -> list[Check]:
     return checks
 
 
-def read_records(path: Path) -> list[Result | Check]:
+def read_records(path: Path, *, skip: str = "") -> list[Result | Check]:
     """Results and checks that were kept one a line; none where there is no file. A last line that an
-    interruption cut short is left out. Raises `RequestError` for anything else.
+    interruption cut short is left out, and so is `skip`. Raises `RequestError` for anything else.
     """
     if not path.is_file():
         return []
     found: list[Result | Check] = []
     lines = _text(path).split("\n")
     for number, line in enumerate(lines[:-1], start=1):
+        if line == skip:
+            continue
         try:
             ((kind, record),) = json.loads(line).items()
             of = {"result": Result, "check": Check}[kind]
-        except (ValueError, AttributeError, KeyError) as error:
+        except (ValueError, AttributeError, KeyError, RecursionError) as error:
             raise RequestError(f"{str(path)!r}, line {number}, is no record of an evaluation") from error
         made = _validated(path, of, record, what=f"records (line {number})")
         if isinstance(made, Result):
@@ -401,7 +403,8 @@ def _validated(path: Path, kind: Any, content: Any, *, what: str) -> Any:
 def _check_bits(path: Path, number: int, result: Result) -> None:
     """That a result's bits are those of its images."""
     try:
-        fits = not result.right or len(result.shares) == result.n
+        bits = [unpack(text, result.n) for text in (result.right, result.rounded_right) if text]
+        fits = all(len(b) == result.n and bool(((b >= 0) & (b <= 1)).all()) for b in bits)
     except (ValueError, ZeroDivisionError):
         fits = False
     if not fits or not 0 <= result.correct <= result.n:

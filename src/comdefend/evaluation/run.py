@@ -58,10 +58,13 @@ class Run:
     def run_all(self, scenarios: Iterable[Scenario]) -> None:
         """Run what is not finished, in order, and keep the results."""
         new = [s for s in dict.fromkeys(scenarios) if s not in self.found]
-        work = {scenario: self.seconds(scenario) for scenario in new}
+        work = {s: 0.0 if self._finished(s) or not self.progress else self.seconds(s) for s in new}
         self.total += sum(work.values())
         for scenario in new:
             self._one(scenario, work[scenario])
+
+    def _finished(self, scenario: Scenario) -> bool:
+        return all(self.store.result(self._key(scenario, name)) for name in scenario.defences)
 
     def shares(self, scenario: Scenario) -> Tensor:
         """For each image the share of draws in which it survives before the first of the defences."""
@@ -234,7 +237,7 @@ class Run:
                 "seed": self.judge.seed,
                 "batch": self.judge.batch,
                 "classifier": self.classifier_identity,
-                "defence": self.defence_identity[name],
+                "defence": [self.defence_identity[name], is_random(self.judge.defences[name])],
                 "attack": asked and {**asked, "protocol": attack.protocol},  # type: ignore[union-attr]
                 "epsilon": threat.epsilon if threat else None,
                 "knowledge": threat.knowledge if threat else "",

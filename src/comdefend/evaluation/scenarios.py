@@ -179,11 +179,12 @@ def _white_box(spec: EvaluationSpec, name: str, purifier: nn.Module, modes: Mode
             estimated = mode == ESTIMATED
             if estimated and not attack.follows_estimates:
                 continue
+            slow_limit = spec.slow_limit if attack.slow else None
             found.append(
                 Scenario(
                     (name,), informed, ThreatModel(attack.norm, epsilon, "white-box"),
                     _through(spec, name, purifier, mode), trial=estimated,
-                    limit=ESTIMATED_IMAGES if estimated else spec.slow_limit if attack.slow else None,
+                    limit=ESTIMATED_IMAGES if estimated else attack.max_images or slow_limit,
                 )
             )  # fmt: skip
     if isinstance(purifier, Purifier) and purifier.has_surrogate:

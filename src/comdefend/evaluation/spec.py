@@ -54,8 +54,11 @@ def _purifier_names() -> list[str]:
     return list(purifiers)
 
 
-def _names(_: str, given: Any) -> tuple[str, ...]:
-    return tuple(split_list(given) if isinstance(given, str) else given)
+def _names(name: str, given: Any) -> tuple[str, ...]:
+    try:
+        return tuple(split_list(given) if isinstance(given, str) else given)
+    except TypeError as error:
+        raise RequestError(f"{name} is {given!r}; names are needed") from error
 
 
 def _some_of(known: Iterable[str]) -> Read:
@@ -99,12 +102,11 @@ def _lengths(name: str, given: Any) -> tuple[float, ...]:
     return found
 
 
-def _whole(least: int, most: int = 2**62) -> Read:
+def _whole(least: int, *, optional: bool = False) -> Read:
     def read(name: str, given: Any) -> int | None:
-        if given is None or (type(given) is int and least <= given < most):
+        if (given is None and optional) or (type(given) is int and least <= given < 2**62):
             return given
-        bound = f"at least {least}" if most == 2**62 else f"from {least} to {most}"
-        raise RequestError(f"{name} is {given!r}; it must be a whole number, {bound}")
+        raise RequestError(f"{name} is {given!r}; it must be a whole number, at least {least}")
 
     return read
 
@@ -114,6 +116,12 @@ def _dtype(_: str, given: Any) -> str:
 
     find_dtype(given)
     return str(given)
+
+
+def _asking() -> str:
+    from comdefend.attacks import attacks
+
+    return " or ".join(name for name in attacks if attacks[name]().query_based)
 
 
 def _find(name: str, protocol: Protocol) -> "Attack | None":
@@ -186,19 +194,23 @@ class EvaluationSpec:
     surrogate_classifiers: tuple[str, ...] = _option(
         (), "Other classifiers whose adversarial images are tried, by reference.", _names
     )
-    limit: int | None = _option(None, "Use only so many images, drawn by the seed.", _whole(1))
+    limit: int | None = _option(None, "Use only so many images, drawn by the seed.", _whole(1, optional=True))
     slow_limit: int = _option(
         MIN_SLOW,
         "Images for slow attacks where an attacker knows more than the classifier.",
         _whole(MIN_SLOW),
     )
     size: int | None = _option(
-        None, "Bring images to this height and width: scaled, and the middle cut out.", _whole(1)
+        None,
+        "Bring images to this height and width: scaled, and the middle cut out.",
+        _whole(1, optional=True),
     )
     checks: bool = _option(True, "Look for signs of a weak attack (white-box only).", lambda _, on: bool(on))
     seed: int = _option(0, "Seed of every random choice.", _whole(0))
     batch: int | None = _option(
-        None, "Images at a time; by default by their size. What an attack draws depends on it.", _whole(1)
+        None,
+        "Images at a time; by default by their size. What an attack draws depends on it.",
+        _whole(1, optional=True),
     )
     device: str = _option("cpu", "cpu, cuda, cuda:1, ...", lambda _, given: str(given))
     dtype: str = _option(
@@ -278,10 +290,7 @@ class EvaluationSpec:
                 "surrogates are a gray-box attacker's: knowledge must name gray-box and is "
                 + ",".join(self.knowledge)
             )
-        from comdefend.attacks import attacks
-
         follow, ask = self.gradient_based(), self.query_based()
-        asking = " or ".join(name for name in attacks if attacks[name]().query_based)
         if not self.attacks:
             return
         if ask and "black-box" not in self.knowledge:
@@ -290,11 +299,11 @@ class EvaluationSpec:
                 f"knowledge must name black-box and is {','.join(self.knowledge)}"
             )
         if "black-box" in self.knowledge and not ask:
-            raise RequestError(f"knowledge black-box needs an attack that asks for answers: {asking}")
+            raise RequestError(f"knowledge black-box needs an attack that asks for answers: {_asking()}")
         for level in self.knowledge:
             if level != "black-box" and not follow:
                 raise RequestError(
-                    f"knowledge {level} needs an attack that follows gradients, not {asking} alone"
+                    f"knowledge {level} needs an attack that follows gradients, not {_asking()} alone"
                 )
         if "gray-box" in self.knowledge and not self.gray_box():
             raise RequestError(

@@ -7,6 +7,7 @@ their results; one that does raises `FORMAT`.
 
 import hashlib
 import json
+import sys
 import sysconfig
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -34,6 +35,9 @@ RESULTS, CHECKS = "results.json", "checks.json"
 FINISHED, BATCHES = "finished.jsonl", "batches"
 """Of one that is under way: a record a line, and the folder of adversarial images."""
 
+ANEW = '{"anew":true}'
+"""The first line of records that replace the evaluation beside them, when they are complete."""
+
 MIN_SECONDS = 10.0
 """Seconds that a batch must have taken to be kept. The others are made anew in no time."""
 
@@ -58,16 +62,20 @@ class Store:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
+        self.replaces = False
+        """Whether it was begun to replace the evaluation that the folder holds."""
         self._results: dict[str, Result] = {}
         self._checks: dict[str, dict[str, Check]] = {}
-        self._anew = False  # whether what the folder holds goes with the first record that is kept
+        self._anew = False  # whether what the folder holds counts no longer, once a record is kept
         if folder is None:
             return
+        kept = folder / FINISHED
+        self.replaces = kept.is_file() and kept.read_bytes().startswith(ANEW.encode())
         for path, read in ((folder / RESULTS, read_results), (folder / CHECKS, read_checks)):
-            if path.is_file():
+            if path.is_file() and not self.replaces:
                 for record in read(path):
                     self._add(record)
-        for record in read_records(folder / FINISHED):
+        for record in read_records(kept, skip=ANEW):
             self._add(record)
 
     @classmethod
@@ -87,7 +95,7 @@ class Store:
         if resume:
             return cls(folder)
         empty = cls()
-        empty.folder, empty._anew = folder, True
+        empty.folder, empty._anew, empty.replaces = folder, True, True
         return empty
 
     def know(self, results: Iterable[Result]) -> None:
@@ -123,6 +131,7 @@ class Store:
         if self.folder is not None and lines:
             if self._anew:
                 self.clear()
+                lines.insert(0, ANEW + "\n")
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / FINISHED).open("a") as file:
                 file.write("".join(lines))
@@ -213,12 +222,12 @@ def digest(network: nn.Module) -> str:
 
 def identity(module: nn.Module, images: Tensor) -> list[Any]:
     """What tells a classifier or a defence from any other: its weights, the settings of a purifier, and of
-    somebody else's what it answers to a few images, since it may hold what no hash sees.
+    all but our own purifiers what it answers to a few images, since it may hold what no hash sees.
     """
     found: list[Any] = [digest(module)]
     if isinstance(module, Purifier):
         found.append(module.settings())
-    if not is_ours(module):
+    if not (isinstance(module, Purifier) and is_ours(module)):
         found.append(_answers(module, images))
     return found
 
@@ -238,4 +247,9 @@ def _sources(network: nn.Module) -> set[str]:
     members += [module.function for module in network.modules() if isinstance(module, Wrapped)]
     code = (getattr(getattr(member, "__func__", member), "__code__", None) for member in members)
     files = {found.co_filename for found in code if found is not None}
-    return {f for f in files if not f.startswith(_INSTALLED) and Path(f).is_file()}
+    own = {f for f in files if not f.startswith(_INSTALLED) and Path(f).is_file()}
+    # What they import from beside them may matter to a gradient and not to an answer.
+    folders = tuple(f"{Path(file).resolve().parent}/" for file in own)
+    loaded = {str(getattr(module, "__file__", None) or "") for module in list(sys.modules.values())}
+    beside = {f for f in loaded if f.startswith(folders) and not f.startswith(_INSTALLED)}
+    return own | {f for f in beside if Path(f).is_file()}

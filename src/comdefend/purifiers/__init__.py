@@ -85,7 +85,9 @@ def load(
             raise RequestError(f"purifier {reference!r}: options of several go into the reference")
         return Chain([load(part, channels=channels, data=data, dtype=dtype) for part in parts])
     if is_factory(reference):
-        return as_purifier(load_factory(reference), what=f"purifier {reference!r}").eval()
+        if options:
+            raise RequestError(f"purifier {reference!r}: a factory is called without options")
+        return as_purifier(load_factory(reference, functions=True), what=f"purifier {reference!r}").eval()
     weights = zoo.names("purifier")
     if ":" not in reference and (reference.endswith(".safetensors") or reference in weights):
         reference = f"comdefend:weights={reference}"
@@ -103,7 +105,8 @@ def load(
             known = f"it takes {', '.join(takes)}" if takes else "it takes none"
             raise RequestError(f"purifier {reference!r}: there is no option {key!r}; {known}")
     try:
-        return make(**{**{key: told[key] for key in told if key in parameters}, **given}).eval()
+        made = make(**{**{key: told[key] for key in told if key in parameters}, **given})
+        return as_purifier(made, what=f"purifier {reference!r}").eval()
     except TypeError as error:
         raise RequestError(f"purifier {reference!r}: {error}") from error
 

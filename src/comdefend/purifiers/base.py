@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from comdefend.device import device_of
-from comdefend.errors import RequestError, WorkError
+from comdefend.errors import RequestError, WorkError, reason
 from comdefend.registry import Registry
 
 TOLERANCE = 1e-3
@@ -125,7 +125,15 @@ class Wrapped(Purifier):
             setattr(self, name, getattr(function, name, getattr(Purifier, name)))
 
     def purify(self, images: Tensor) -> Tensor:
-        return self.function(images)
+        try:
+            return self.function(images)
+        except Exception as error:  # someone else's code can raise anything
+            if images.requires_grad:  # through NumPy, say: it passes no gradient back
+                return self.purify(images.detach())
+            raise WorkError(f"purifier {self._name()} failed: {reason(error)}") from error
+
+    def _name(self) -> str:
+        return getattr(self.function, "__name__", type(self.function).__name__)
 
     def surrogate(self, images: Tensor) -> Tensor:
         own = getattr(self.function, "surrogate", None)
@@ -158,7 +166,9 @@ def as_purifier(given: Any, *, what: str = "purifier") -> Purifier:
 def is_ours(module: nn.Module) -> bool:
     """Whether all parts of a module are of this package, or torch's own, whose behaviour is known."""
     return all(
-        type(part).__module__.split(".")[0] in ("comdefend", "torch") and not isinstance(part, Wrapped)
+        type(part).__module__.split(".")[0] in ("comdefend", "torch")
+        and not type(part).__module__.startswith(("torch.jit", "torch.fx"))  # networks of somebody's inside
+        and not isinstance(part, Wrapped)
         for part in module.modules()
     )
 

@@ -210,7 +210,7 @@ def restarts(probe: Probe) -> Iterator[Check]:
     once = float(survived.mean())
     rows = torch.nonzero(survived > 0)[:, 0].tolist()
     if rows:  # three more on what is left
-        again = probe.retry(probe.pgd(restarts=3), probe.mode, rows)
+        again = probe.retry(probe.pgd(restarts=3), probe.mode, rows, again=1)
         survived = survived.clone()
         survived[rows] = torch.minimum(survived[rows], again)
     twice = float(survived.mean())

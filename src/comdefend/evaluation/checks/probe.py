@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from comdefend.attacks import PGD, Attack, Norm
 from comdefend.attacks.adaptive import ESTIMATED, AdaptiveView
 from comdefend.attacks.iterative import CONFIRMATIONS
-from comdefend.evaluation.judge import Judge
+from comdefend.evaluation.judge import APART, Judge
 from comdefend.evaluation.results import Check, Curve, Result, Status
 from comdefend.evaluation.scenarios import Scenario, Target
 from comdefend.evaluation.store import key_of
@@ -71,36 +71,27 @@ class Registered:
     run: Callable[["Probe"], Iterator[Check]]
     gradients: float
     both_norms: bool
-    applies: Callable[["Probe"], bool]
-
-    @property
-    def only_random(self) -> bool:
-        return self.applies is is_random_one
+    applies: Callable[[nn.Module], bool]
 
 
 checks: "Registry[Registered]" = Registry("comdefend.evaluation.checks")
 """Checks by the names of their functions."""
 
 
-def always(_: "Probe") -> bool:
+def always(_: nn.Module) -> bool:
     return True
 
 
-def is_random_one(probe: "Probe") -> bool:
-    return probe.random
+def is_deterministic(purifier: nn.Module) -> bool:
+    return not is_random(purifier)
 
 
-def is_deterministic(probe: "Probe") -> bool:
-    return not probe.random
-
-
-def in_half_precision(probe: "Probe") -> bool:
-    purifier = probe.purifier
+def in_half_precision(purifier: nn.Module) -> bool:
     return isinstance(purifier, ComDefendPurifier) and purifier.dtype != torch.float32
 
 
 def check(
-    *, gradients: float, both_norms: bool = False, applies: Callable[["Probe"], bool] = always
+    *, gradients: float, both_norms: bool = False, applies: Callable[[nn.Module], bool] = always
 ) -> Callable[[Callable[["Probe"], Iterator[Check]]], Callable[["Probe"], Iterator[Check]]]:
     """Register the check below the decorator; see `Registered`."""
 
@@ -143,9 +134,9 @@ class Probe:
         most = max((r.n for r in here), default=0)
         followed = [r for r in here if r.n == most]
         self.mode = min(followed, key=lambda r: r.accuracy).mode if followed else "autograd"
-        asked = [r for r in here if r.attack.startswith("pgd") and not r.trial]
+        asked = [r for r in here if {"steps", "step"} <= r.settings.keys() and not r.trial]
         longest = max(
-            (r.settings for r in asked if "steps" in r.settings),
+            (r.settings for r in asked),
             key=lambda s: int(s["steps"]),
             default=_USUAL,
         )
@@ -202,14 +193,16 @@ class Probe:
         """Whether so many broken of those looked at, which withstood, would be a point of all."""
         return self.exceeds(broken / max(looked_at, 1) * len(self.standing(worst)) / worst.n, 0, worst.n)
 
-    def retry(self, attack: Attack, mode: str, rows: list[int]) -> Tensor:
-        """The share of draws in which the images at some places withstand one attack."""
+    def retry(self, attack: Attack, mode: str, rows: list[int], *, again: int = 0) -> Tensor:
+        """The share of draws in which the images at some places withstand one attack; with `again` it
+        draws other random numbers than the evaluation did at these places.
+        """
         scenario = self.scenario(attack, mode)
         found = []
         for start in range(0, len(rows), self.judge.batch):
             part = rows[start : start + self.judge.batch]
             images, labels = self.judge.gather(part)
-            at = self.judge.attack(scenario, images, labels, part[0])
+            at = self.judge.attack(scenario, images, labels, part[0] + APART * again)
             found.append(self.judge.shares(self.name, at, labels, part[0]))
         return torch.cat(found)
 

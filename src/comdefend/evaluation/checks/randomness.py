@@ -8,8 +8,9 @@ from comdefend.attacks import BALLS
 from comdefend.attacks.adaptive import AdaptiveView
 from comdefend.attacks.base import Goal
 from comdefend.attacks.iterative import follow_gradient
-from comdefend.evaluation.checks.probe import POINT, Probe, check, is_deterministic, is_random_one
+from comdefend.evaluation.checks.probe import POINT, Probe, check, is_deterministic
 from comdefend.evaluation.results import Check
+from comdefend.purifiers import is_random
 from comdefend.seeding import drawn_from
 
 STILL = 1e-3
@@ -91,7 +92,7 @@ ELSEWHERE = 0.1
 """The same for an image alone and in a batch: batches of other sizes are computed in another order."""
 
 
-@check(gradients=300, both_norms=True, applies=is_random_one)
+@check(gradients=300, both_norms=True, applies=is_random)
 def expectation(probe: Probe) -> Iterator[Check]:
     """Whether more draws behind each gradient find more."""
     left = {
@@ -106,7 +107,7 @@ def expectation(probe: Probe) -> Iterator[Check]:
     )  # fmt: skip
 
 
-@check(gradients=40, both_norms=True, applies=is_random_one)
+@check(gradients=40, both_norms=True, applies=is_random)
 def frozen(probe: Probe) -> Iterator[Check]:
     """The attack must succeed at least as well where the draw is fixed."""
     view = AdaptiveView(probe.judge.classifier, probe.purifier, mode=probe.mode, frozen=probe.judge.seed)
@@ -132,7 +133,7 @@ def frozen(probe: Probe) -> Iterator[Check]:
     )  # fmt: skip
 
 
-@check(gradients=0, both_norms=True, applies=is_random_one)
+@check(gradients=0, both_norms=True, applies=is_random)
 def redrawn(probe: Probe) -> Iterator[Check]:
     """What is right on average against what is right in every draw."""
     worst = probe.worst()
