@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -299,7 +299,8 @@ def write_results(path: Path, results: Sequence[Result]) -> None:
             places.append(entries.index(entry))
         if tuple(record["interval"]) == wilson(result.correct, result.n):
             del record["interval"]
-        own = {key: value for key, value in record.items() if key in ("n", "correct") or value != usual[key]}
+        needed = ("n", "correct", "interval")
+        own = {key: value for key, value in record.items() if key in needed or value != usual[key]}
         lines.append(json.dumps({"made": places[0], "of": places[1], **own}, separators=(",", ":")))
     text = ",\n".join(lines)
     with replacing(path) as temporary:
@@ -323,19 +324,19 @@ def read_results(path: Path) -> list[Result]:
         )
     try:
         records = [
-            {
-                "interval": wilson(record["correct"], record["n"]),
-                **file.provenance[record["made"]], **file.subjects[record["of"]], **record,
-            }
+            {**file.provenance[record["made"]], **file.subjects[record["of"]], **record}
             for record in file.results
-        ]  # fmt: skip
-    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+        ]
+    except (KeyError, IndexError, TypeError) as error:
         what = f"{type(error).__name__}: {error}"
         raise RequestError(f"{str(path)!r} is no file of results: a record is incomplete: {what}") from error
     results: list[Result] = _validated(path, list[Result], records, what="results")
     for number, result in enumerate(results):
         _check_bits(path, number, result)
-    return results
+    return [
+        result if "interval" in record else replace(result, interval=wilson(result.correct, result.n))
+        for result, record in zip(results, file.results, strict=True)
+    ]
 
 
 def write_checks(path: Path, checks: Sequence[Check]) -> None:
@@ -400,11 +401,18 @@ def _validated(path: Path, kind: Any, content: Any, *, what: str) -> Any:
         raise RequestError(f"{str(path)!r} is no file of {what}: {where}: {first['msg'][:200]}") from error
 
 
+def _is_packed(text: str, n: int) -> bool:
+    """Whether `pack` could have written it for `n` images."""
+    shares = unpack(text, n)
+    draws, several, _ = text.partition(":")
+    whole = pack(shares, int(draws) if several else 1) == text
+    return whole and len(shares) == n and bool((shares <= 1).all())
+
+
 def _check_bits(path: Path, number: int, result: Result) -> None:
     """That a result's bits are those of its images."""
     try:
-        bits = [unpack(text, result.n) for text in (result.right, result.rounded_right) if text]
-        fits = all(len(b) == result.n and bool(((b >= 0) & (b <= 1)).all()) for b in bits)
+        fits = all(_is_packed(text, result.n) for text in (result.right, result.rounded_right) if text)
     except (ValueError, ZeroDivisionError):
         fits = False
     if not fits or not 0 <= result.correct <= result.n:
