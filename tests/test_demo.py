@@ -8,6 +8,7 @@ from comdefend.cli import main
 from comdefend.evaluation import read_results
 
 
+@pytest.mark.slow
 def test_the_demo_shows_the_papers_effect_and_its_limit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,6 +33,7 @@ def test_the_readme_shows_the_commands_it_should() -> None:
     assert shown == {"purify", "models", "evaluate", "train", "reproduce"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", commands())
 def test_the_readmes_commands_work(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

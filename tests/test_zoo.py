@@ -258,6 +258,7 @@ def test_facts_in_words_say_what_stood_in_front_and_who_attacked() -> None:
     assert own.in_words() == "24.50 dB PSNR"
 
 
+@pytest.mark.slow
 def test_the_guided_purifier_does_on_the_sample_what_is_recorded() -> None:
     """The counts of the very images and attacks that were counted when it was shipped: FGSM and BIM on a
     guide, which is not retrained.

@@ -136,11 +136,13 @@ def test_following_masked_gradients_only_is_flagged(classifier: nn.Module, sampl
         assert found[name].status == "fail"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defence", [SecretlyRandom(), RandomOffTheGrid()], ids=["always", "under attack"])
 def test_hidden_randomness_is_detected(defence: Purifier, classifier: nn.Module, sample: ImageSet) -> None:
     assert checks(classifier, defence, sample)["randomness"].status == "fail"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defence", [FalselyRandom(), HardlyRandom()], ids=["none", "next to none"])
 def test_randomness_that_is_none_is_detected(
     defence: Purifier, classifier: nn.Module, sample: ImageSet
@@ -163,6 +165,7 @@ def test_a_defence_that_seeds_the_generator_disarms_no_attack(
     assert [(r.attack, r.via, r.right) for r in plain] == [(r.attack, r.via, r.right) for r in seeding]
 
 
+@pytest.mark.slow
 def test_a_random_defence_that_seeds_the_generator_is_detected(
     classifier: nn.Module, sample: ImageSet
 ) -> None:
@@ -171,6 +174,7 @@ def test_a_random_defence_that_seeds_the_generator_is_detected(
     assert "seeds torch's generator" in found.meaning
 
 
+@pytest.mark.slow
 def test_randomness_of_numpy_is_seen_through_and_one_of_its_own_is_noticed(
     classifier: nn.Module, sample: ImageSet
 ) -> None:
@@ -182,6 +186,7 @@ def test_randomness_of_numpy_is_seen_through_and_one_of_its_own_is_noticed(
     assert "could not be fixed" in own["without its randomness"].meaning
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defence", [Remembering(), Averaging()], ids=["remembers", "averages"])
 def test_an_answer_that_depends_on_other_images_is_detected(
     defence: Purifier, classifier: nn.Module, sample: ImageSet
@@ -284,6 +289,7 @@ def test_l2_is_checked_too(classifier: nn.Module, sample: ImageSet) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("defence", "more"),
     [
@@ -605,6 +611,7 @@ def test_a_costly_defence_is_noticed(lost: int, status: str, probe_of: Callable[
     assert line.status == status
 
 
+@pytest.mark.slow
 def test_a_random_defence_has_three_checks_more(classifier: nn.Module, sample: ImageSet) -> None:
     found = checks(classifier, ResizePad(), sample)
     more = {"draws for the gradient (EOT)", "without its randomness", "judged again"}
@@ -621,6 +628,7 @@ def test_more_draws_are_compared_with_twice_as_many_at_least(classifier: nn.Modu
     assert [part.rsplit(" ", 1)[1] for part in line.figure.split(", ")] == ["1", "2", "4", "5", "10"]
 
 
+@pytest.mark.slow
 def test_a_weak_attack_is_caught_by_a_planted_example(
     classifier: nn.Module, sample: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -697,6 +705,7 @@ def test_the_report_says_what_was_broken_of_each_defence_and_how(
     assert "<dt>pgd, fixed, white-box autograd</dt>" in page  # with more restarts and losses than gray-box
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("made", "modes"), [("kill", []), ("code", ["--modes", "autograd"])])
 def test_strict_fails_where_the_gradient_is_hidden(
     made: str, modes: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -61,6 +61,7 @@ def test_every_mode_of_a_purifier_is_shown(adaptive_report: Report) -> None:
     assert killed == {"autograd", "identity", "spsa"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defence", [GradientKiller(), Misleading()], ids=["killer", "misleading"])
 def test_a_defence_that_only_hides_gradients_is_driven_to_zero(defence: Purifier, sample: ImageSet) -> None:
     made = evaluate(
@@ -74,6 +75,7 @@ def test_a_defence_that_only_hides_gradients_is_driven_to_zero(defence: Purifier
     assert plain.accuracy > 0.3  # by its own gradient it would look robust
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("defence", "mode", "left"),
     [
@@ -320,6 +322,7 @@ def test_images_made_behind_a_stand_in_are_tried_with_each_budget(sample: ImageS
     }
 
 
+@pytest.mark.slow
 def test_images_made_on_another_classifier_are_tried_too(sample: ImageSet) -> None:
     class Turned(nn.Module):
         """Sees the negative: what fools it does something else to the one that is attacked."""

@@ -129,6 +129,7 @@ def test_impossible_options_are_refused(options: dict[str, object]) -> None:
         ComDefendPurifier(tiny_model(), **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_4k_image_stays_under_a_gigabyte_and_a_half() -> None:
     """The tiles around 3840 x 2160 pixels, with the real widths, as resident memory of a process.
 
