@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from comdefend.cli import main
 from comdefend.evaluation import read_results
 from tests.conftest import ROOT
 
 
+@pytest.mark.slow
 def test_someone_elses_purifier_is_evaluated_adaptively(tmp_path: Path) -> None:
     reference = f"{ROOT / 'examples' / 'art_defence.py'}:squeezing"
     words = [
