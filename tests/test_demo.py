@@ -32,3 +32,7 @@ def test_the_demo_shows_the_papers_effect_and_its_limit(
     guided = {(r.attack, r.defence != "none"): r.accuracy for r in results}
     assert guided["bim", True] > max(guided["bim", False], by["bim", "fixed", "comdefend"]) + 0.2
     assert guided["none", True] > guided["none", False] - 0.15
+    # And what keeps more than any of them: training under attack, at a price on clean images.
+    results = read_results(tmp_path / "demo" / "adversarial" / "results.json")
+    trained = {r.attack: r.accuracy for r in results}
+    assert 0.3 < trained["bim"] < trained["none"] < clean

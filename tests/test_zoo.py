@@ -279,6 +279,20 @@ def test_the_guided_purifier_does_on_the_sample_what_is_recorded() -> None:
     assert high < low
 
 
+@pytest.mark.slow
+def test_the_adversarially_trained_classifier_withstands_on_the_sample_what_is_recorded() -> None:
+    scores = zoo.facts("cifar10-resnet9-adversarial").scores
+    limit, recorded = scores["sample"]["limit"], scores["sample"]["right"]
+    found = evaluate(
+        "cifar10-resnet9-adversarial", "none", data="sample:cifar10", attacks=scores["attacks"],
+        epsilons=float(scores["epsilon"].split("/")[0]) / 255, protocol="fixed", knowledge=["white-box"],
+        checks=False, limit=limit, examples=0,
+    ).results  # fmt: skip
+    (worst,) = (r for r in found if r.attack == WORST)
+    assert abs(worst.correct - recorded) <= 2  # others round otherwise
+    assert worst.correct > 0.3 * limit
+
+
 def test_purifiers_of_few_bits_take_an_eighth_of_the_papers_arithmetic() -> None:
     def arithmetic(name: str) -> float:
         """Multiply-adds a pixel: each weight of a convolution once for each place it is put to."""

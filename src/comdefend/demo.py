@@ -38,6 +38,11 @@ PARTS = (
         "other classifiers. The one here took no part in it and was not changed; before some it does less "
         "(docs/guided.md). Each purifier is undone by whoever knows it: docs/robustness.md.",
     ),
+    Part(
+        "cifar10-resnet9-adversarial", "none", ("fgsm", "bim"), ("fixed",), "adversarial",
+        "For the attacker who knows everything: no purifier, but a classifier that was trained under attack. "
+        "It gets fewer clean images right, and keeps a part of them.",
+    ),
 )  # fmt: skip
 
 
