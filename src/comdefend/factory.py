@@ -25,7 +25,8 @@ _FORM = re.compile(r"^(?P<path>.+\.py):(?P<factory>[A-Za-z_]\w*)$")
 _UNFINISHED = re.compile(r"^[^:]+\.py(:.*)?$")
 """A file without its function, or with what cannot be the name of one."""
 
-_INSTALLED = tuple(sysconfig.get_path(name) for name in ("stdlib", "platlib", "purelib"))
+INSTALLED = tuple(sysconfig.get_path(name) for name in ("stdlib", "platlib", "purelib"))
+"""Folders of the interpreter and of installed packages."""
 
 _NUMBERS = count(1)
 
@@ -215,10 +216,10 @@ def _is_installed(top: str) -> bool:
     """Whether the interpreter or a package that is installed has a module of this name: other code than
     theirs may mean that one.
     """
-    installed = [entry for entry in sys.path if entry.startswith(_INSTALLED)]
+    installed = [entry for entry in sys.path if entry.startswith(INSTALLED)]
     return top in sys.stdlib_module_names or PathFinder.find_spec(top, installed) is not None
 
 
 def _added(before: Sequence[str], *, installed: bool) -> list[str]:
     """Entries of `sys.path` since it was as `before`, of installed packages or others."""
-    return [p for p in sys.path if p not in before and p.startswith(_INSTALLED) == installed]
+    return [p for p in sys.path if p not in before and p.startswith(INSTALLED) == installed]

@@ -138,6 +138,15 @@ def classifier_recipe(*overrides: str) -> Recipe:
     return load_recipe("cifar10-resnet9-plain", ["classifier.widths=[8,12]", *settings, *length, *overrides])
 
 
+def one_step(training: ClassifierTraining, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss of a training step, the images that the network saw last in it, and its logits."""
+    training.log = Mock()  # type: ignore[method-assign]
+    seen: list[tuple[Tensor, Tensor]] = []
+    training.network.train().register_forward_hook(lambda _, x, logits: seen.append((x[0], logits)))
+    loss = training.training_step((images, labels), 0)
+    return loss, seen[-1][0].detach(), seen[-1][1]
+
+
 @pytest.mark.parametrize("adversarial", ["fgsm", "bim"])
 def test_half_of_a_batch_is_attacked_within_the_budget_and_keeps_its_labels(
     adversarial: str, tmp_path: Path, sample: ImageSet
@@ -145,13 +154,11 @@ def test_half_of_a_batch_is_attacked_within_the_budget_and_keeps_its_labels(
     recipe = classifier_recipe(
         f"classifier.adversarial={adversarial}", "classifier.epsilon=6", "classifier.cutout=0"
     )
-    training = ClassifierTraining(recipe, sample, sample, cache=tmp_path)
-    training.log = Mock()  # type: ignore[method-assign]
     images, labels = sample.images(range(8)), sample.labels(range(8))
-    seen: list[tuple[Tensor, Tensor]] = []
-    training.network.train().register_forward_hook(lambda _, x, logits: seen.append((x[0], logits)))
-    loss = training.training_step((images, labels), 0)
-    (attacked, clean), logits = seen[-1][0].detach().split(4), seen[-1][1]
+    loss, trained_on, logits = one_step(
+        ClassifierTraining(recipe, sample, sample, cache=tmp_path), images, labels
+    )
+    attacked, clean = trained_on.split(4)
     assert torch.equal(clean, images[1::2])
     moved = (attacked - images[::2]).abs()
     assert float(moved.max()) <= 6 / 255 + 1e-6
@@ -163,16 +170,14 @@ def test_pgd_attacks_the_whole_batch_within_the_budget(tmp_path: Path, sample: I
     recipe = classifier_recipe(
         "classifier.adversarial=pgd", "classifier.epsilon=6", "classifier.cutout=0", "classifier.pgd_steps=3"
     )
-    training = ClassifierTraining(recipe, sample, sample, cache=tmp_path)
-    training.log = Mock()  # type: ignore[method-assign]
     images, labels = sample.images(range(8)), sample.labels(range(8))
-    seen: list[tuple[Tensor, Tensor]] = []
-    training.network.train().register_forward_hook(lambda _, x, logits: seen.append((x[0], logits)))
-    loss = training.training_step((images, labels), 0)
-    moved = (seen[-1][0].detach() - images).abs().flatten(1)
+    loss, trained_on, logits = one_step(
+        ClassifierTraining(recipe, sample, sample, cache=tmp_path), images, labels
+    )
+    moved = (trained_on - images).abs().flatten(1)
     assert float(moved.max()) <= 6 / 255 + 1e-6
     assert float(moved.mean(1).min()) > 1 / 255
-    torch.testing.assert_close(loss, functional.cross_entropy(seen[-1][1], labels))
+    torch.testing.assert_close(loss, functional.cross_entropy(logits, labels))
 
 
 def test_adversarial_training_is_validated_under_attack(tmp_path: Path) -> None:

@@ -114,9 +114,7 @@ def evaluate(
         images,
         classes,
     ):
-        checked = spec.checks and "white-box" in spec.knowledge
-        if checked:
-            run.expect(sum(expected_seconds(run, name, spec) for name in _checked_defences(run)))
+        run.expect(_seconds_of_checks(run, spec))
         run.run_all(scenarios(spec, run.judge.defences, images=0)[:1])  # clean
         modes = choose_modes(
             spec, run.judge.defences, images=len(run.judge.chosen), image=run.first[:1], scan=run.shares
@@ -125,7 +123,7 @@ def evaluate(
         results = run.results
         if not spec.gray_box_only:
             results = [*results, *worst_cases(results)]
-        checks = _checked(run, spec) if checked else []
+        checks = _checked(run, spec)
         pictures = run.pictures()
         run.tell("done", run.total - run.done)
         notes = [*images.notes, *_few_classes(images, classes), *_left_out(spec, checked=bool(checks))]
@@ -159,10 +157,7 @@ def plan(
         modes = choose_modes(spec, run.judge.defences, images=count, image=run.first[:1], scan=noted)
         clean, *others = scenarios(spec, run.judge.defences, images=count, modes=modes)
         timed = [(scenario, run.seconds(scenario)) for scenario in (clean, *listed, *others)]
-        checks = 0.0
-        if spec.checks and "white-box" in spec.knowledge:
-            checks = sum(expected_seconds(run, name, spec) for name in _checked_defences(run))
-        return Plan(timed, checks)
+        return Plan(timed, _seconds_of_checks(run, spec))
 
 
 @contextmanager
@@ -316,15 +311,21 @@ def _check_gradient(module: nn.Module, image: Tensor, label: Tensor, *, name: st
         raise RequestError(f"classifier {name!r}: {error}") from error
 
 
-def _checked_defences(run: Run) -> list[str]:
-    """The defences, or the bare classifier where there is none."""
+def _checked_defences(run: Run, spec: EvaluationSpec) -> list[str]:
+    """The defences, or the bare classifier where there is none; nothing where no checks are made."""
+    if not (spec.checks and "white-box" in spec.knowledge):
+        return []
     return [name for name in run.judge.defences if name != "none"] or ["none"]
+
+
+def _seconds_of_checks(run: Run, spec: EvaluationSpec) -> float:
+    return sum(expected_seconds(run, name, spec) for name in _checked_defences(run, spec))
 
 
 def _checked(run: Run, spec: EvaluationSpec) -> list[Check]:
     """What the checks say of each defence."""
     found: list[Check] = []
-    for name in _checked_defences(run):
+    for name in _checked_defences(run, spec):
         for norm, epsilon in spec.checked_at().items():
             probe = Probe(run.judge, name, run.results, norm=norm, epsilon=epsilon, draws=spec.eot_samples)
             found += all_checks(probe, run)

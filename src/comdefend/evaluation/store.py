@@ -8,7 +8,6 @@ their results; one that does raises `FORMAT`.
 import hashlib
 import json
 import sys
-import sysconfig
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from comdefend.atomic import replacing
 from comdefend.errors import RequestError
 from comdefend.evaluation.results import Check, Result, read_checks, read_records, read_results
+from comdefend.factory import INSTALLED
 from comdefend.purifiers import Purifier, Wrapped, is_ours
 from comdefend.seeding import drawn_from
 
@@ -41,10 +41,7 @@ ANEW = '{"anew":true}'
 MIN_SECONDS = 10.0
 """Seconds that a batch must have taken to be kept. The others are made anew in no time."""
 
-_INSTALLED = (
-    str(Path(__file__).parents[1]),
-    *(sysconfig.get_path(name) for name in ("stdlib", "platlib", "purelib")),
-)
+_KNOWN = (str(Path(__file__).parents[1]), *INSTALLED)
 """Folders whose code is not somebody's own."""
 
 
@@ -246,10 +243,13 @@ def _sources(network: nn.Module) -> set[str]:
     members = [member for kind in kinds for member in vars(kind).values()]
     members += [module.function for module in network.modules() if isinstance(module, Wrapped)]
     code = (getattr(getattr(member, "__func__", member), "__code__", None) for member in members)
-    files = {found.co_filename for found in code if found is not None}
-    own = {f for f in files if not f.startswith(_INSTALLED) and Path(f).is_file()}
+    own = _of_somebody({found.co_filename for found in code if found is not None})
     # What they import from beside them may matter to a gradient and not to an answer.
     folders = tuple(f"{Path(file).resolve().parent}/" for file in own)
     loaded = {str(getattr(module, "__file__", None) or "") for module in list(sys.modules.values())}
-    beside = {f for f in loaded if f.startswith(folders) and not f.startswith(_INSTALLED)}
-    return own | {f for f in beside if Path(f).is_file()}
+    return own | _of_somebody({file for file in loaded if file.startswith(folders)})
+
+
+def _of_somebody(files: Iterable[str]) -> set[str]:
+    """Those that are there, and neither this package's nor installed."""
+    return {file for file in files if not file.startswith(_KNOWN) and Path(file).is_file()}
